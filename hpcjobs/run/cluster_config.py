@@ -1,0 +1,120 @@
+"""Where a run executes, and the words that Slurm is given for it."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hpcjobs.run.checks import above, at_least, one_line
+from hpcjobs.run.errors import ConfigError
+
+_TIME = re.compile(r"(?:(\d+)-(\d+)(?::(\d+))?(?::(\d+))?|(\d+)(?::(\d+))?(?::(\d+))?)")
+_OPTION = re.compile(r"[a-z][a-z0-9-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
+
+# Options that the renderer writes itself, or that would change what the broker relies on.
+OWN_OPTIONS = frozenset(
+    "job-name nodes ntasks ntasks-per-node gpus-per-node cpus-per-task mem time partition account "
+    "qos constraint output error open-mode requeue no-requeue signal export array wrap "
+    "gpus ntasks-per-gpu parsable".split()
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A Slurm partition with its limits, or this machine."""
+
+    kind: Literal["auto", "slurm", "local"] = "auto"
+    """``auto`` is Slurm where ``sbatch`` is on the PATH, else this machine."""
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time: str = "1:00:00"
+    """Wall-clock limit in any of Slurm's forms; a bare number is minutes."""
+    mem: str | None = None
+    """Memory a node, such as 64G; null leaves it to the partition."""
+    cpus_per_node: int = 8
+    gpu_type: str | None = None
+    """Slurm's name of the card (``--gpus-per-node=TYPE:N``); also used to check the precision."""
+    signal_lead_s: int = 120
+    """Seconds before the time limit at which the run saves and asks to be requeued."""
+    requeue: bool = True
+    setup: tuple[str, ...] = ()
+    """Shell lines before the start, such as ``module load cuda/12.4``; run as they are."""
+    sbatch: dict[str, str | int | bool | None] = field(default_factory=dict)
+    """Any further sbatch option by its long name; true writes a bare flag."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Variables for the training; never secrets: these are written into the run directory."""
+    env_file: str | None = None
+    """A file of NAME=VALUE lines, mode 0600, read on the node at use: the place for secrets."""
+    python: str | None = None
+    """The interpreter on the nodes; null is the one that submits."""
+
+    def __post_init__(self) -> None:
+        """Checks times, names and that nothing written here is a secret."""
+        for name in ("partition", "account", "qos", "constraint", "mem", "gpu_type", "env_file"):
+            one_line(name, getattr(self, name))
+        at_least("cpus_per_node", self.cpus_per_node, 1)
+        above("signal_lead_s", self.signal_lead_s, 0)
+        if self.signal_lead_s >= self.time_s:
+            raise ConfigError(
+                f"signal_lead_s ({self.signal_lead_s} s) must be shorter than the time limit "
+                f"({self.time}): raise cluster.time or lower cluster.signal_lead_s"
+            )
+        for option, value in self.sbatch.items():
+            _check_option(option, value)
+        for name, text in self.env.items():
+            _check_variable(name, text)
+
+    @property
+    def time_s(self) -> int:
+        """The wall-clock limit in seconds."""
+        return slurm_time_s(self.time)
+
+
+def slurm_time_s(text: str) -> int:
+    """Reads a Slurm time limit: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S (sbatch(1), ``--time``).
+
+    Raises:
+        ConfigError: anything else, or zero.
+
+    >>> slurm_time_s("90"), slurm_time_s("1:30:00"), slurm_time_s("1-12")
+    (5400, 5400, 129600)
+    """
+    match = _TIME.fullmatch(text.strip())
+    if not match:
+        raise ConfigError(f"time {text!r} is none of M, M:S, H:M:S, D-H, D-H:M, D-H:M:S")
+    days, d_hours, d_minutes, d_seconds, first, second, third = (
+        None if group is None else int(group) for group in match.groups()
+    )
+    if days is not None:
+        total = ((days * 24 + (d_hours or 0)) * 60 + (d_minutes or 0)) * 60 + (d_seconds or 0)
+    elif third is not None:
+        total = ((first or 0) * 60 + (second or 0)) * 60 + third
+    else:
+        total = (first or 0) * 60 + (second or 0)
+    if total <= 0:
+        raise ConfigError(f"time {text!r} is zero; a run needs a limit")
+    return total
+
+
+def _check_option(option: str, value: str | int | bool | None) -> None:
+    if not _OPTION.fullmatch(option):
+        raise ConfigError(f"sbatch.{option!r} is no long option of sbatch; write it without dashes")
+    if option in OWN_OPTIONS:
+        raise ConfigError(f"sbatch.{option} is written by hpcjobs: use its own key instead")
+    if isinstance(value, str):
+        one_line(f"sbatch.{option}", value)
+
+
+def _check_variable(name: str, text: str) -> None:
+    if not _VARIABLE.fullmatch(name):
+        raise ConfigError(f"env.{name!r} is no variable name")
+    if _SECRET.search(name):
+        raise ConfigError(
+            f"env.{name} looks like a secret, and the configuration is written to disk: "
+            f"put it into a file of mode 0600 and set cluster.env_file"
+        )
+    if "\x00" in text:
+        raise ConfigError(f"env.{name} holds a NUL character")

@@ -1,0 +1,198 @@
+"""One validated experiment: what Hydra composed, as frozen values."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hpcjobs.run.checks import above, at_least, below, one_line, run_name
+from hpcjobs.run.cluster_config import Cluster
+from hpcjobs.run.errors import ConfigError
+from hpcjobs.run.model_config import Model
+
+# Cards before Ampere have no bfloat16 units (NVIDIA CUDA C programming guide, arithmetic throughput).
+_NO_BF16 = re.compile(r"k80|p4|p40|p100|v100|t4|rtx_?20\d0|titan|gtx.*|quadro.*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """Samples in the LLaVA/MGM JSON format, and the pictures that they name."""
+
+    root: str
+    """Directory that holds everything below."""
+    builtin: Literal["demo"] | None = None
+    """``demo`` makes the data in ``root`` before the first attempt."""
+    train: str = "train.json"
+    heldout: str | None = "heldout.json"
+    pictures: str = "."
+    """Directory that the samples' picture paths are relative to; they cannot leave it."""
+    check: Literal["decode", "exists"] = "decode"
+    """How closely every picture is looked at before the first step."""
+    bad_samples_max: int = 0
+    """More broken samples than this stop the run before the first step."""
+    workers: int = 2
+    """Loader processes a card."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        at_least("bad_samples_max", self.bad_samples_max, 0)
+        at_least("workers", self.workers, 0)
+        for name in ("root", "train", "heldout", "pictures"):
+            one_line(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """What is trained: LoRA adapters, everything but the towers, or the projector alone."""
+
+    kind: Literal["lora", "full", "projector"]
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.1
+    targets: str = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
+    """Full-match pattern of the wrapped modules, so that no vision tower is wrapped by accident."""
+    train_projector: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks ranges and that the pattern compiles."""
+        at_least("rank", self.rank, 1)
+        above("alpha", self.alpha, 0)
+        at_least("dropout", self.dropout, 0)
+        below("dropout", self.dropout, 1)
+        try:
+            re.compile(self.targets)
+        except re.error as error:
+            raise ConfigError(f"targets is no regular expression: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parallel:
+    """How the cards share the work: DeepSpeed ZeRO data parallelism."""
+
+    zero_stage: Literal[0, 1, 2]
+    nodes: int = 1
+    gpus_per_node: int = 1
+    """Cards a node, one process each; on the CPU the number of processes."""
+    micro_batch: int = 1
+    """Samples a card takes through one forward pass."""
+    grad_accum: int | None = None
+    """Micro batches an optimizer step; null derives it from the global batch."""
+    device: Literal["cuda", "cpu", "auto"] = "cuda"
+    """``auto`` takes the cards that torch sees, else the CPU; ``cuda`` refuses to go without."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        for name in ("nodes", "gpus_per_node", "micro_batch", "grad_accum"):
+            at_least(name, getattr(self, name), 1)
+
+    @property
+    def world_size(self) -> int:
+        """Processes in all."""
+        return self.nodes * self.gpus_per_node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """When the run saves, and what it keeps."""
+
+    every_steps: int | None = None
+    every_s: float | None = 1800.0
+    keep: int = 5
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        at_least("every_steps", self.every_steps, 1)
+        above("every_s", self.every_s, 0)
+        at_least("keep", self.keep, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """The optimisation: AdamW, linear warm-up, then cosine."""
+
+    global_batch: int
+    """Samples an optimizer step, over all cards and micro batches."""
+    lr: float
+    epochs: float | None = None
+    steps: int | None = None
+    seed: int = 42
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_ratio: float = 0.03
+    max_grad_norm: float = 1.0
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    grad_checkpointing: bool = True
+    log_every_steps: int = 1
+    heldout_every_steps: int | None = None
+    """Steps between measurements on the held-out samples; null measures before and after."""
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+    def __post_init__(self) -> None:
+        """Checks ranges, and that exactly one of epochs and steps says when to stop."""
+        for name in ("global_batch", "steps", "log_every_steps", "heldout_every_steps"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("lr", "epochs", "max_grad_norm"):
+            above(name, getattr(self, name), 0)
+        at_least("warmup_ratio", self.warmup_ratio, 0)
+        below("warmup_ratio", self.warmup_ratio, 1)
+        if (self.epochs is None) == (self.steps is None):
+            raise ConfigError("set exactly one of epochs and steps, and the other to null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """The container that the training runs in; none is the interpreter of ``cluster.python``."""
+
+    kind: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """Everything that decides what a run computes and where."""
+
+    name: str
+    model: Model
+    data: Data
+    method: Method
+    parallel: Parallel
+    train: Train
+    cluster: Cluster = field(default_factory=Cluster)
+    container: Container = field(default_factory=Container)
+
+    def __post_init__(self) -> None:
+        """Checks what no single group can see."""
+        run_name(self.name)
+        self._check_batch()
+        self._check_precision()
+
+    @property
+    def grad_accum(self) -> int:
+        """Micro batches of one card in an optimizer step."""
+        return self.parallel.grad_accum or self.train.global_batch // self._micro_global
+
+    @property
+    def _micro_global(self) -> int:
+        return self.parallel.micro_batch * self.parallel.world_size
+
+    def _check_batch(self) -> None:
+        product = self._micro_global * max(1, self.grad_accum)
+        if product != self.train.global_batch:
+            raise ConfigError(
+                f"micro batch {self.parallel.micro_batch} x accumulation {max(1, self.grad_accum)} x "
+                f"world size {self.parallel.world_size} = {product}, but train.global_batch is "
+                f"{self.train.global_batch}: {self._batch_remedy()}"
+            )
+
+    def _batch_remedy(self) -> str:
+        nearest = max(1, round(self.train.global_batch / self._micro_global)) * self._micro_global
+        if self.train.global_batch % self._micro_global == 0:
+            return f"write parallel.grad_accum={self.train.global_batch // self._micro_global}"
+        return f"write train.global_batch={nearest}, or change parallel.micro_batch or the cards"
+
+    def _check_precision(self) -> None:
+        card = self.cluster.gpu_type
+        if self.train.precision == "bf16" and card and _NO_BF16.fullmatch(card):
+            raise ConfigError(f"{card} has no bf16: write train.precision=fp16")
+        if self.train.precision == "fp16" and self.parallel.device == "cpu":
+            raise ConfigError("fp16 does not train on a CPU: write train.precision=bf16 or fp32")
