@@ -14,9 +14,9 @@ _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGN
 
 # Options that the renderer writes itself, or that would change what the broker relies on.
 OWN_OPTIONS = frozenset(
-    "job-name nodes ntasks ntasks-per-node gpus-per-node cpus-per-task mem time partition account "
-    "qos constraint output error open-mode requeue no-requeue signal export array wrap "
-    "gpus ntasks-per-gpu parsable".split()
+    "job-name nodes ntasks ntasks-per-node ntasks-per-gpu gpus gpus-per-node cpus-per-task mem "
+    "time partition account qos constraint array output error open-mode requeue no-requeue "
+    "signal export wrap parsable".split()
 )
 
 

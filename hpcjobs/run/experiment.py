@@ -9,7 +9,7 @@ from hpcjobs.run.cluster_config import Cluster
 from hpcjobs.run.errors import ConfigError
 from hpcjobs.run.model_config import Model
 
-# Cards before Ampere have no bfloat16 units (NVIDIA CUDA C programming guide, arithmetic throughput).
+# Cards before Ampere have no bfloat16 units (CUDA C programming guide, arithmetic throughput).
 _NO_BF16 = re.compile(r"k80|p4|p40|p100|v100|t4|rtx_?20\d0|titan|gtx.*|quadro.*", re.IGNORECASE)
 
 
@@ -179,8 +179,9 @@ class Experiment:
         product = self._micro_global * max(1, self.grad_accum)
         if product != self.train.global_batch:
             raise ConfigError(
-                f"micro batch {self.parallel.micro_batch} x accumulation {max(1, self.grad_accum)} x "
-                f"world size {self.parallel.world_size} = {product}, but train.global_batch is "
+                f"micro batch {self.parallel.micro_batch} x accumulation "
+                f"{max(1, self.grad_accum)} x world size {self.parallel.world_size} = {product}, "
+                f"but train.global_batch is "
                 f"{self.train.global_batch}: {self._batch_remedy()}"
             )
 

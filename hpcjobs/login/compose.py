@@ -1,0 +1,128 @@
+"""From words on the command line to one validated experiment; below here, no DictConfig."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hpcjobs.login.assets import asset_dir
+from hpcjobs.run.errors import ConfigError
+from hpcjobs.run.experiment import Experiment
+from hpcjobs.run.schema import build, did_you_mean
+
+_NO_KEY = re.compile(r"Could not override '([^']+)'")
+_NO_CHOICE = re.compile(r"Could not find '([^']+)'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked of the submission itself, beside the experiment."""
+
+    runs_dir: str
+    run_dir: str | None = None
+    dry_run: bool = False
+
+
+def compose_experiment(
+    overrides: Sequence[str], config_dirs: Sequence[Path] = (), here: Path | None = None
+) -> tuple[Request, Experiment]:
+    """Composes ``conf/`` with the user's overrides and validates the result.
+
+    Args:
+        overrides: Hydra override words, such as ``+experiment=mgm_lora`` or ``train.lr=1e-4``.
+        config_dirs: directories of the user's own configuration groups.
+        here: what relative paths are relative to; the working directory by default.
+
+    Raises:
+        ConfigError: anything that cannot be composed, is unknown, mistyped or impossible.
+    """
+    raw = _compose_raw(_with_search_path(overrides, config_dirs))
+    request = {key: raw.pop(key) for key in ("runs_dir", "run_dir", "dry_run") if key in raw}
+    experiment = build(Experiment, raw)
+    return build(Request, request), _absolute(experiment, here or Path.cwd())
+
+
+def _compose_raw(overrides: Sequence[str]) -> dict[str, Any]:
+    try:
+        return _compose_dict(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
+
+
+def _compose_dict(overrides: Sequence[str]) -> dict[str, Any]:
+    with initialize_config_dir(str(asset_dir("conf")), version_base="1.3"):
+        config = compose("config", list(overrides))
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return plain if isinstance(plain, dict) else {}  # type: ignore[return-value]
+
+
+def _with_search_path(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
+    if not config_dirs:
+        return list(overrides)
+    for directory in config_dirs:
+        if not directory.is_dir():
+            raise ConfigError(f"--config-dir {directory} is not a directory")
+    quoted = (str(d.resolve()).replace("\\", "\\\\").replace("'", "\\'") for d in config_dirs)
+    paths = ",".join(f"'file://{path}'" for path in quoted)
+    return [f"hydra.searchpath=[{paths}]", *overrides]
+
+
+def _one_line(error: Exception) -> str:
+    """Says in one line what Hydra says in several, with the nearest word that exists."""
+    causes = [error, *([error.__cause__] if error.__cause__ else [])]
+    lines = [line.strip() for cause in causes for line in str(cause).splitlines() if line.strip()]
+    unknown = _NO_KEY.search("\n".join(lines))
+    if unknown:
+        return f"unknown key {unknown.group(1)}{_nearest_key(unknown.group(1))}"
+    choice = _NO_CHOICE.search("\n".join(lines))
+    if choice:
+        group, _, name = choice.group(1).rpartition("/")
+        return f"there is no {group}={name}{did_you_mean(name, group_choices(group))}"
+    return " ".join(lines[:2]) if lines else type(error).__name__
+
+
+def _nearest_key(key: str) -> str:
+    """Looks for the nearest key in the parent group of ``key``, then anywhere."""
+    known = _flat_keys(_compose_dict([]))
+    parent = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    return did_you_mean(key, siblings or known)
+
+
+def _flat_keys(raw: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in raw.items():
+        keys.append(prefix + key)
+        if isinstance(value, Mapping):
+            keys += _flat_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def group_choices(group: str) -> list[str]:
+    """The configurations that ship in a group, such as ``experiment``."""
+    return sorted(path.stem for path in (asset_dir("conf") / group).glob("*.yaml"))
+
+
+def _absolute(experiment: Experiment, here: Path) -> Experiment:
+    """Makes the experiment's paths absolute: a job starts in another directory."""
+    model, data, cluster = experiment.model, experiment.data, experiment.cluster
+    return replace(
+        experiment,
+        data=replace(data, root=_join(here, data.root)),
+        model=replace(
+            model,
+            path=model.path and _join(here, model.path),
+            tokenizer=model.tokenizer and _join(here, model.tokenizer),
+        ),
+        cluster=replace(cluster, env_file=cluster.env_file and _join(here, cluster.env_file)),
+    )
+
+
+def _join(here: Path, path: str) -> str:
+    return str(here / Path(path).expanduser())

@@ -1,0 +1,166 @@
+"""Makes a run directory, or checks that an existing one may be continued."""
+
+import datetime as dt
+import getpass
+import importlib.metadata
+import platform
+import secrets as random_secrets
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcjobs.login.compose import Request
+from hpcjobs.login.node_archive import write_node_archive
+from hpcjobs.login.render import check_run_path, render_script
+from hpcjobs.login.secrets import refuse_secrets
+from hpcjobs.run.errors import ConfigError, InputError
+from hpcjobs.run.experiment import Experiment
+from hpcjobs.run.files import make_private_dir, read_json, write_json, write_text
+from hpcjobs.run.launch import Launch, write_launch
+from hpcjobs.run.layout import RunDir
+from hpcjobs.run.schema import build, plain
+
+# What a continued run may change: where it runs and how long, not what it computes.
+_FREE_SECTIONS = ("cluster", "container")
+_PACKAGES = ("hpcjobs", "torch", "deepspeed", "transformers", "peft", "submitit", "hydra-core")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One submission: the experiment, where it goes, and the exact batch script."""
+
+    experiment: Experiment
+    run: RunDir
+    python: str
+    script: str
+
+
+def plan_job(
+    request: Request, experiment: Experiment, environment: Mapping[str, str], here: Path
+) -> Job:
+    """Chooses the run directory and renders the script; writes nothing.
+
+    Raises:
+        ConfigError: a value cannot be written into a script, or is a secret.
+    """
+    run = RunDir(_run_path(request, experiment, here))
+    check_run_path(run.path)
+    python = experiment.cluster.python or sys.executable
+    script = render_script(experiment, run, python)
+    refuse_secrets("the batch script", script, environment)
+    return Job(experiment, run, python, script)
+
+
+def write_run(job: Job, overrides: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Writes everything that the job needs into its run directory.
+
+    Raises:
+        ConfigError: the directory holds a run that computes something else, or a secret
+            would be written.
+        InputError: the directory cannot be written.
+    """
+    config = plain(job.experiment)
+    record = _record(overrides)
+    for what, text in (("the configuration", repr(config)), ("the overrides", repr(record))):
+        refuse_secrets(what, text, environment)
+    refuse_other_run(job.run, job.experiment)
+    try:
+        make_private_dir(job.run.path)
+        make_private_dir(job.run.checkpoints)
+        make_private_dir(job.run.submitit)
+        write_json(job.run.config, config)
+        write_json(job.run.record, record)
+        write_launch(job.run.launch, _launch(job))
+        write_node_archive(job.run.node_archive)
+        write_text(job.run.script, job.script)
+    except OSError as error:
+        raise InputError(f"cannot write the run directory {job.run.path}: {error}") from error
+
+
+def refuse_other_run(run: RunDir, experiment: Experiment) -> None:
+    """Refuses to continue a run with a configuration that computes something else.
+
+    Raises:
+        ConfigError: names the first key that differs.
+    """
+    if not run.config.exists():
+        if run.path.is_dir() and any(run.path.iterdir()):
+            raise ConfigError(f"{run.path} is not empty and holds no run; use another run_dir")
+        return
+    before = build(Experiment, read_json(run.config))
+    old, new = plain(before), plain(experiment)
+    for section in _FREE_SECTIONS:
+        old.pop(section), new.pop(section)
+    difference = _first_difference(old, new, "")
+    if difference:
+        raise ConfigError(f"{run.path} holds a run with {difference}; use another run_dir")
+
+
+def _run_path(request: Request, experiment: Experiment, here: Path) -> Path:
+    if request.run_dir is not None:
+        return here / Path(request.run_dir).expanduser()
+    now = dt.datetime.now(tz=dt.UTC).strftime("%Y%m%d-%H%M%S")
+    name = f"{experiment.name}-{now}-{random_secrets.token_hex(2)}"
+    return here / Path(request.runs_dir).expanduser() / name
+
+
+def _launch(job: Job) -> Launch:
+    cluster, parallel = job.experiment.cluster, job.experiment.parallel
+    return Launch(
+        python=job.python,
+        nodes=parallel.nodes,
+        processes_per_node=parallel.gpus_per_node,
+        cpus_per_node=cluster.cpus_per_node,
+        requeue=cluster.requeue,
+        env=dict(cluster.env),
+        env_file=cluster.env_file,
+    )
+
+
+def _record(overrides: Sequence[str]) -> dict[str, Any]:
+    return {
+        "submitted": dt.datetime.now(tz=dt.UTC).isoformat(timespec="seconds"),
+        "user": getpass.getuser(),
+        "host": platform.node(),
+        "directory": str(Path.cwd()),
+        "overrides": list(overrides),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "git": _git_commit(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the working directory, with -dirty; None outside a repository."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _first_difference(old: Any, new: Any, where: str) -> str | None:  # noqa: ANN401
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            path = f"{where}.{key}" if where else key
+            found = _first_difference(old.get(key), new.get(key), path)
+            if found:
+                return found
+        return None
+    return None if old == new else f"{where}={old!r}, not {new!r}"

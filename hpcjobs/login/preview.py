@@ -1,0 +1,84 @@
+"""What a submission is about to do, as a table."""
+
+from rich.console import Console
+from rich.table import Table
+
+from hpcjobs.login.figures import Figures
+from hpcjobs.run.experiment import Experiment
+from hpcjobs.run.layout import RunDir
+
+_GIB = 1 << 30
+
+
+def show_preview(
+    console: Console, experiment: Experiment, run: RunDir, figures: Figures, where: str
+) -> None:
+    """Prints the plan of a run: model, data, batch, resources and paths."""
+    table = Table(title=f"{experiment.name}  ->  {where}", show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in preview_rows(experiment, run, figures):
+        table.add_row(name, value)
+    console.print(table)
+
+
+def preview_rows(experiment: Experiment, run: RunDir, figures: Figures) -> list[tuple[str, str]]:
+    """The rows of the preview: name and value."""
+    return [
+        ("model", f"{experiment.model.kind}, {figures.total:,} parameters, {_weights(experiment)}"),
+        ("method", _method(experiment, figures)),
+        ("data", f"{experiment.data.root}/{experiment.data.train}"),
+        ("batch", _batch(experiment)),
+        ("length", _length(experiment)),
+        ("cards", _cards(experiment)),
+        ("memory a card", _memory(figures)),
+        ("checkpoints", _checkpoints(experiment)),
+        ("run directory", str(run.path)),
+    ]
+
+
+def _weights(experiment: Experiment) -> str:
+    model = experiment.model
+    return "random weights" if model.weights == "random" else f"weights of {model.path}"
+
+
+def _method(experiment: Experiment, figures: Figures) -> str:
+    method = experiment.method
+    detail = f" rank {method.rank}, alpha {method.alpha:g}" if method.kind == "lora" else ""
+    share = 100 * figures.trainable / figures.total
+    return f"{method.kind}{detail}: {figures.trainable:,} parameters trained ({share:.2f} %)"
+
+
+def _batch(experiment: Experiment) -> str:
+    parallel = experiment.parallel
+    return (
+        f"{experiment.train.global_batch} = micro batch {parallel.micro_batch} x accumulation "
+        f"{experiment.grad_accum} x {parallel.world_size} cards"
+    )
+
+
+def _length(experiment: Experiment) -> str:
+    train = experiment.train
+    return f"{train.steps} steps" if train.steps is not None else f"{train.epochs:g} epochs"
+
+
+def _cards(experiment: Experiment) -> str:
+    parallel, cluster = experiment.parallel, experiment.cluster
+    card = cluster.gpu_type or {"cpu": "CPU"}.get(parallel.device, "GPU")
+    return (
+        f"{parallel.nodes} x {parallel.gpus_per_node} {card}, ZeRO-{parallel.zero_stage}, "
+        f"{experiment.train.precision}, time limit {cluster.time}"
+    )
+
+
+def _memory(figures: Figures) -> str:
+    gib = figures.states.total_bytes / _GIB
+    return f"{gib:.2f} GiB of model states; activations come on top and are not estimated yet"
+
+
+def _checkpoints(experiment: Experiment) -> str:
+    plan = experiment.train.checkpoint
+    every = [f"{plan.every_steps} steps"] if plan.every_steps else []
+    every += [f"{plan.every_s:g} s"] if plan.every_s else []
+    rhythm = f"every {' or '.join(every)}" if every else "at the end only"
+    return f"{rhythm}, the last {plan.keep} kept"

@@ -1,0 +1,43 @@
+"""The announcements that a job is to end, noted by a handler and read by a loop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
+
+class Notices:
+    """Counts the stop signals; nothing else happens inside a signal handler."""
+
+    def __init__(self) -> None:
+        """Installs the handlers in the main thread."""
+        self.received: list[str] = []
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    @property
+    def stop(self) -> bool:
+        """Whether any stop signal has come."""
+        return bool(self.received)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received.append(signal.Signals(number).name)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Blocks the stop signals while a child is started.
+
+    The child inherits the mask, so a signal that comes before it has installed its own
+    handlers waits for it instead of killing it.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

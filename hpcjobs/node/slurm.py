@@ -1,0 +1,85 @@
+"""The questions that a node puts to Slurm; every answer may also be «not known»."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+
+_FIELD = re.compile(r"(?:^|\s)(JobState|PreemptTime|Restarts)=(\S+)")
+_ENDED = frozenset(
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED "
+    "TIMEOUT".split()
+)
+_GONE = "Invalid job id"
+_ANSWER_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as the controller sees it."""
+
+    state: str
+    preempted: bool
+    """Slurm has announced that it takes the nodes away."""
+    restarts: int
+
+
+def run_command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a Slurm command; one that is missing or hangs is answered with exit code 127 or 124."""
+    try:
+        return subprocess.run(
+            list(argv), capture_output=True, text=True, timeout=_ANSWER_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(list(argv), 127, "", f"{argv[0]}: not found")
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(list(argv), 124, "", f"{argv[0]}: no answer")
+
+
+def parse_job(text: str) -> JobView | None:
+    """Reads the one line of ``scontrol show job -o``; None where it says nothing of a state.
+
+    >>> parse_job("JobId=7 JobState=RUNNING Restarts=1 PreemptTime=None")
+    JobView(state='RUNNING', preempted=False, restarts=1)
+    """
+    fields = dict(_FIELD.findall(text))
+    if "JobState" not in fields:
+        return None
+    restarts = fields.get("Restarts", "0")
+    return JobView(
+        state=fields["JobState"],
+        preempted=fields.get("PreemptTime", "None") not in ("None", "Unknown"),
+        restarts=int(restarts) if restarts.isdigit() else 0,
+    )
+
+
+def view_job(job_id: str, run: Run = run_command) -> JobView | None:
+    """Asks for a job's state; None when the controller does not answer."""
+    answer = run(["scontrol", "show", "job", "-o", job_id])
+    return parse_job(answer.stdout) if answer.returncode == 0 else None
+
+
+def job_alive(job_id: str, run: Run = run_command) -> bool | None:
+    """Says whether a job runs or may still run; None when the controller does not answer."""
+    answer = run(["scontrol", "show", "job", "-o", job_id])
+    if answer.returncode != 0:
+        return False if _GONE in answer.stderr else None
+    view = parse_job(answer.stdout)
+    return None if view is None else view.state not in _ENDED
+
+
+def requeue(job_id: str, run: Run = run_command) -> str | None:
+    """Asks Slurm to start the job again; returns what Slurm said when it refused."""
+    answer = run(["scontrol", "requeue", job_id])
+    return None if answer.returncode == 0 else (answer.stderr or answer.stdout).strip()
+
+
+def first_host(node_list: str, run: Run = run_command) -> str:
+    """Expands a node list and returns its first host; the list itself if that fails."""
+    answer = run(["scontrol", "show", "hostnames", node_list])
+    lines = answer.stdout.split()
+    return lines[0] if answer.returncode == 0 and lines else node_list

@@ -1,0 +1,93 @@
+"""Atomic, private files: a reader sees the old content or the new, never half of it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpcjobs.run.errors import InputError
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIR = 0o700
+_CHUNK_BYTES = 1 << 20
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces ``path`` by ``text`` in one step, synced to disk, readable by the owner only."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replaces ``path`` by ``value`` as JSON, as ``write_text`` does."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON values have no narrower type
+    """Reads a JSON file.
+
+    Raises:
+        InputError: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def append_line(path: Path, value: object) -> None:
+    """Appends one JSON line with a single write, so that writers do not mix their lines."""
+    line = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE_FILE)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def read_lines(path: Path) -> Iterator[Any]:
+    """Yields the JSON lines of ``path``; a missing file has none, a torn last line is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def make_private_dir(path: Path) -> None:
+    """Creates ``path`` and missing parents, mode 0700 whatever the umask says."""
+    path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+    path.chmod(PRIVATE_DIR)
+
+
+def sync(path: Path) -> None:
+    """Forces a file's content or a directory's entries to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

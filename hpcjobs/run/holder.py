@@ -1,0 +1,116 @@
+"""Who runs a directory now: never two live jobs on one run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Optional
+
+from hpcjobs.run.errors import InputError, RunHeldError
+from hpcjobs.run.files import PRIVATE_FILE, read_json, write_json
+from hpcjobs.run.layout import RunDir
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A job on a run directory: a Slurm job by its id, or a process of one machine."""
+
+    host: str
+    pid: int
+    started: str
+    """Start time of the process in clock ticks since boot, so that a reused pid is noticed."""
+    job_id: str | None = None
+
+    def describe(self) -> str:
+        """Names the holder for a message."""
+        if self.job_id is not None:
+            return f"Slurm job {self.job_id}"
+        return f"process {self.pid} on {self.host}"
+
+
+Alive = Callable[[Holder], Optional[bool]]
+"""Says whether a holder lives; None is not known."""
+
+
+def this_process(job_id: str | None) -> Holder:
+    """Describes the calling process as a holder."""
+    return Holder(os.uname().nodename, os.getpid(), process_start(os.getpid()) or "", job_id)
+
+
+def process_start(pid: int) -> str | None:
+    """Start time of a process in clock ticks since boot (proc(5), stat field 22); None if gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+def local_alive(holder: Holder) -> bool | None:
+    """Says whether a process of this machine still runs; None for one of another machine."""
+    if holder.host != os.uname().nodename:
+        return None
+    return process_start(holder.pid) == holder.started
+
+
+def current_holder(run: RunDir) -> Holder | None:
+    """Reads who holds the run; None when nobody does."""
+    if not run.holder.exists():
+        return None
+    try:
+        return Holder(**read_json(run.holder))
+    except (InputError, TypeError) as error:
+        raise RunHeldError(f"{run.holder} cannot be read; remove it if no job runs") from error
+
+
+def refuse_if_held(run: RunDir, alive: Alive) -> None:
+    """Refuses a run that another job holds, or may hold.
+
+    Raises:
+        RunHeldError: the holder lives, or that cannot be known.
+    """
+    holder = current_holder(run)
+    if holder is None:
+        return
+    answer = alive(holder)
+    if answer is None:
+        raise RunHeldError(
+            f"{run.path} was taken by {holder.describe()}, and whether that still runs is unknown; "
+            f"if it surely does not, remove {run.holder}"
+        )
+    if answer:
+        raise RunHeldError(
+            f"{run.path} is held by {holder.describe()}; cancel that first, or use another run_dir"
+        )
+
+
+def take(run: RunDir, me: Holder, alive: Alive) -> None:
+    """Makes ``me`` the holder: created exclusively, or taken over from one that is gone.
+
+    A requeued job finds itself as the holder and goes on.
+
+    Raises:
+        RunHeldError: somebody else holds the run, or won it at this moment.
+    """
+    holder = current_holder(run)
+    if holder is not None:
+        if me.job_id is None or holder.job_id != me.job_id:
+            refuse_if_held(run, alive)
+        write_json(run.holder, asdict(me))
+        return
+    try:
+        descriptor = os.open(run.holder, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+    except FileExistsError as error:
+        raise RunHeldError(f"{run.path} was taken by another job at this moment") from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(asdict(me), file)
+
+
+def release(run: RunDir, me: Holder) -> None:
+    """Gives the run back, if it is still mine."""
+    if run.holder.exists() and current_holder(run) == me:
+        run.holder.unlink()

@@ -1,0 +1,163 @@
+"""The training loop: micro batches, optimizer step, metrics, checkpoints, and a clean stop."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from hpcjobs.run.experiment import Experiment
+from hpcjobs.run.events import record_event
+from hpcjobs.run.layout import RunDir
+from hpcjobs.run.verdict import Verdict
+from hpcjobs.train import checkpoint
+from hpcjobs.train.checkpoint import Progress
+from hpcjobs.train.metrics import StepClock, memory_gib, write_metric
+from hpcjobs.train.process import Process
+from hpcjobs.train.stop import StopFlag, agree
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass
+class Loop:
+    """Everything that the loop touches."""
+
+    experiment: Experiment
+    run: RunDir
+    attempt: int
+    process: Process
+    engine: Any
+    stop: StopFlag
+    steps: int
+    """Optimizer steps of the whole training."""
+    progress: Progress = field(default_factory=Progress)
+    saved_step: int | None = None
+    saved_at: float = field(default_factory=time.monotonic)
+
+
+def run_loop(loop: Loop, batches: Iterator[Batch], measure_heldout: Any) -> Verdict:  # noqa: ANN401
+    """Trains from ``loop.progress`` to the end, or to the next boundary after a stop request.
+
+    Args:
+        loop: the state; its progress is advanced.
+        batches: this rank's micro batches from the current step on.
+        measure_heldout: called with the step where the configuration asks for it.
+    """
+    clock = StepClock()
+    while loop.progress.step < loop.steps:
+        stop_now, save_now = agree((loop.stop.is_set, _save_is_due(loop)), loop.process.device)
+        if stop_now or save_now:
+            save(loop)
+        if stop_now:
+            name = loop.stop.signal_name or "another rank's signal"
+            return Verdict("checkpointed", f"stopped on {name}", loop.saved_step, loop.process.rank)
+        train_step(loop, batches, clock)
+        if _heldout_is_due(loop):
+            measure_heldout(loop.progress.step)
+    save(loop)
+    return Verdict("done", f"all {loop.steps} steps", loop.saved_step, loop.process.rank)
+
+
+def train_step(loop: Loop, batches: Iterator[Batch], clock: StepClock) -> None:
+    """One optimizer step over the global batch; every token of it weighs the same.
+
+    DeepSpeed divides by the accumulation and averages over the ranks, so each micro batch's
+    summed loss is scaled by accumulation x world size / tokens of the global batch. The
+    gradient then does not depend on how the batch is split.
+    """
+    accumulation = loop.experiment.grad_accum
+    with clock.waiting():
+        micro_batches = [next(batches) for _ in range(accumulation)]
+    device = loop.process.device
+    tokens = _sum_over_ranks(sum(_label_tokens(batch) for batch in micro_batches), device)
+    scale = accumulation * loop.process.world_size / max(1.0, tokens)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    for batch in micro_batches:
+        loss = loop.engine(**{name: value.to(device) for name, value in batch.items()})
+        loss_sum += loss.detach().double()
+        loop.engine.backward(loss * scale)
+        loop.engine.step()
+    samples = loop.experiment.train.global_batch
+    loop.progress = replace(
+        loop.progress,
+        step=loop.progress.step + 1,
+        samples=loop.progress.samples + samples,
+        tokens=loop.progress.tokens + int(tokens),
+    )
+    mean_loss = _sum_over_ranks(float(loss_sum), device) / max(1.0, tokens)
+    _report(loop, mean_loss, int(tokens), clock)
+
+
+def save(loop: Loop) -> None:
+    """Saves the current step, unless it is saved already."""
+    if loop.saved_step == loop.progress.step:
+        return
+    saved = checkpoint.save(
+        loop.engine,
+        loop.run.checkpoints,
+        loop.progress,
+        loop.process,
+        loop.attempt,
+        loop.experiment.train.checkpoint.keep,
+    )
+    loop.saved_step, loop.saved_at = loop.progress.step, time.monotonic()
+    if loop.process.is_leader:
+        record_event(
+            loop.run,
+            "checkpoint",
+            attempt=loop.attempt,
+            step=loop.progress.step,
+            save_s=round(saved.save_s, 3),
+            pruned=saved.pruned,
+        )
+
+
+def _save_is_due(loop: Loop) -> bool:
+    plan, step = loop.experiment.train.checkpoint, loop.progress.step
+    if step == 0 or loop.saved_step == step:
+        return False
+    by_steps = plan.every_steps is not None and step % plan.every_steps == 0
+    by_time = plan.every_s is not None and time.monotonic() - loop.saved_at >= plan.every_s
+    return by_steps or (by_time and loop.process.is_leader)
+
+
+def _heldout_is_due(loop: Loop) -> bool:
+    every, step = loop.experiment.train.heldout_every_steps, loop.progress.step
+    return every is not None and step % every == 0 and step < loop.steps
+
+
+def _label_tokens(batch: Batch) -> int:
+    return int((batch["labels_BL"][:, 1:] != -100).sum())
+
+
+def _sum_over_ranks(value: float, device: torch.device) -> float:
+    total = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return float(total)
+
+
+def _report(loop: Loop, loss: float, tokens: int, clock: StepClock) -> None:
+    step_s, data_wait = clock.lap()
+    train = loop.experiment.train
+    if not loop.process.is_leader or loop.progress.step % train.log_every_steps:
+        return
+    norm = loop.engine.get_global_grad_norm()
+    write_metric(
+        loop.run.metrics,
+        "train",
+        attempt=loop.attempt,
+        step=loop.progress.step,
+        loss=loss,
+        grad_norm=None if norm is None else float(norm),
+        lr=loop.engine.get_lr()[0],
+        samples=loop.progress.samples,
+        tokens=loop.progress.tokens,
+        samples_per_s=train.global_batch / step_s,
+        tokens_per_s=tokens / step_s,
+        step_s=step_s,
+        data_wait_share=data_wait,
+        **memory_gib(loop.process.device),
+    )
