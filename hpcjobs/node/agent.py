@@ -90,6 +90,7 @@ def _start(
             return subprocess.Popen(
                 command,
                 env=environment,
+                cwd=place.run.path,  # -m looks there first, and it holds no package
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=subprocess.STDOUT,
@@ -99,11 +100,15 @@ def _start(
         os.close(descriptor)
 
 
-def _watch(processes: Mapping[int, subprocess.Popen[bytes]], notices: Notices) -> dict[int, int]:
+def _watch(
+    processes: Mapping[int, subprocess.Popen[bytes]], notices: Notices
+) -> dict[int, int | None]:
+    """Waits for all processes; one that this agent had to kill has no exit code of its own."""
     parent = os.getppid()
     told = False
     failed_at: float | None = None
-    while any(process.poll() is None for process in processes.values()):
+    killed: set[int] = set()
+    while living := [rank for rank, process in processes.items() if process.poll() is None]:
         orphaned = os.getppid() != parent
         if (notices.stop or orphaned) and not told:
             told = True
@@ -111,9 +116,11 @@ def _watch(processes: Mapping[int, subprocess.Popen[bytes]], notices: Notices) -
         if failed_at is None and any(process.poll() for process in processes.values()):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > PEER_GRACE_S:
+            killed.update(living)
             _signal_all(processes, signal.SIGKILL)
         time.sleep(POLL_S)
-    return {rank: process.wait() for rank, process in processes.items()}
+    codes = {rank: process.wait() for rank, process in processes.items()}
+    return {rank: None if rank in killed else code for rank, code in codes.items()}
 
 
 def _signal_all(processes: Mapping[int, subprocess.Popen[bytes]], number: signal.Signals) -> None:

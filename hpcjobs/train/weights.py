@@ -74,13 +74,13 @@ def load_weights(model: nn.Module, directory: Path) -> None:
     targets = model.state_dict()
     stored = _read_headers(check_model_dir(directory))
     _check(targets, stored, directory)
+    head = stored.pop(LM_HEAD, None)
     with torch.no_grad():
         for key, tensor in _tensors(stored):
-            if key != LM_HEAD:
-                targets[key].copy_(tensor)
-        # After all others, because the embedding may lie in a later file.
-        for _, head in _tensors({key: stored[key] for key in stored if key == LM_HEAD}):
-            _check_tied(targets[EMBEDDING], head, directory)
+            targets[key].copy_(tensor)
+    if head is not None:  # read last, because the embedding may lie in any file
+        for _, tensor in _tensors({LM_HEAD: head}):
+            _check_tied(targets[EMBEDDING], tensor, directory)
 
 
 def _indexed_files(directory: Path) -> tuple[Path, ...]:

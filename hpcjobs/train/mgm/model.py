@@ -183,7 +183,9 @@ def build_model(dims: Model) -> MgmForCausalLM:
 
     Returns:
         The model, towers frozen and everything else trainable. Under
-        ``torch.device("meta")`` it takes no memory and counts its parameters all the same.
+        ``torch.device("meta")`` it takes no memory and counts its parameters all the same. Build
+        it under a bf16 default dtype rather than calling ``bfloat16()`` on it, which would round
+        the rotary frequencies too.
     """
     if dims.weights == "random":
         return MgmForCausalLM(dims)

@@ -1,0 +1,74 @@
+"""Two live jobs never hold one run directory."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hpcjobs.run.errors import RunHeldError
+from hpcjobs.run.holder import Holder, current_holder, local_alive, release, take, this_process
+from hpcjobs.run.layout import RunDir
+
+
+def known(answer):
+    return lambda holder: answer
+
+
+def test_a_free_run_is_taken_and_given_back(tmp_path):
+    run, me = RunDir(tmp_path), this_process(None)
+    take(run, me, local_alive)
+    assert current_holder(run) == me
+    release(run, me)
+    assert current_holder(run) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"), [(True, "is held by Slurm job 7"), (None, "is unknown")]
+)
+def test_a_run_of_another_job_is_refused_while_that_lives_or_may_live(tmp_path, answer, message):
+    run = RunDir(tmp_path)
+    take(run, Holder("n1", 1, "1", "7"), known(False))
+    with pytest.raises(RunHeldError, match=message):
+        take(run, Holder("n2", 2, "2", "8"), known(answer))
+
+
+def test_a_run_of_a_dead_job_is_taken_over(tmp_path):
+    run, me = RunDir(tmp_path), Holder("n2", 2, "2", "8")
+    take(run, Holder("n1", 1, "1", "7"), known(False))
+    take(run, me, known(False))
+    assert current_holder(run) == me
+
+
+def test_a_requeued_job_finds_itself(tmp_path):
+    run = RunDir(tmp_path)
+    take(run, Holder("n1", 1, "1", "7"), known(None))
+    take(run, Holder("n2", 9, "9", "7"), known(None))
+    assert current_holder(run).host == "n2"
+
+
+def test_giving_back_leaves_a_successor_alone(tmp_path):
+    run, old, new = RunDir(tmp_path), Holder("n1", 1, "1", "7"), Holder("n2", 2, "2", "8")
+    take(run, old, known(False))
+    take(run, new, known(False))
+    release(run, old)
+    assert current_holder(run) == new
+
+
+def test_a_process_is_alive_until_it_is_gone_and_a_reused_pid_is_not_it():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    holder = Holder(os.uname().nodename, child.pid, process_ticks(child.pid))
+    assert local_alive(holder) is True
+    assert local_alive(Holder(holder.host, holder.pid, "0")) is False
+    child.communicate(b"\n")
+    assert local_alive(holder) is False
+
+
+def test_a_process_of_another_machine_is_unknown():
+    assert local_alive(Holder("elsewhere", 1, "1")) is None
+
+
+def process_ticks(pid):
+    from hpcjobs.run.holder import process_start
+
+    return process_start(pid)
