@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -75,6 +75,8 @@ def _with_search_path(overrides: Sequence[str], config_dirs: Sequence[Path]) -> 
 
 def _one_line(error: Exception) -> str:
     """Says in one line what Hydra says in several, with the nearest word that exists."""
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: write key=value, and quote odd values: key='a&b'"
     causes = [error, *([error.__cause__] if error.__cause__ else [])]
     lines = [line.strip() for cause in causes for line in str(cause).splitlines() if line.strip()]
     unknown = _NO_KEY.search("\n".join(lines))

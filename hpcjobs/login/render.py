@@ -52,7 +52,7 @@ def sbatch_options(experiment: Experiment, run: RunDir) -> list[Option]:
     if parallel.device != "cpu":
         kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
         options += [("gpus-per-node", f"{kind}{parallel.gpus_per_node}")]
-    options += [*_given("mem", cluster.mem), ("time", cluster.time)]
+    options += [*_given("mem", cluster.mem), ("time", str(cluster.time))]
     options += [("requeue" if cluster.requeue else "no-requeue", None)]
     options += [("signal", f"B:USR2@{cluster.signal_lead_s}"), ("export", "ALL")]
     return options + _further(cluster.sbatch)

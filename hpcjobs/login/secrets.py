@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hpcjobs.run.errors import ConfigError
 
 _SECRET_NAME = re.compile(r"(?i)token|secret|passw(?:or)?d|api_?key|credential|private_?key")
-_ASSIGNMENT = re.compile(r"(?i)\b(\w*(?:token|secret|passw(?:or)?d|api_?key|credential)\w*)=\S")
+_ASSIGNMENT = re.compile(r"(?i)\b(\w*(?:token|secret|passw(?:or)?d|api_?key|credentials?))=\S")
 # Published prefixes of access tokens: Hugging Face, GitHub, OpenAI, AWS, Slack, GitLab.
 _TOKEN_SHAPE = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}"

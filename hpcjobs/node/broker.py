@@ -23,8 +23,6 @@ from hpcjobs.run.verdict import Verdict, conclude, write_verdict
 
 POLL_S = 0.1
 ASK_AGAIN_S = 2.0
-END_AFTER_REQUEUE_S = 120.0
-"""Slurm ends a requeued job within KillWait; after this long it has lost the request."""
 
 
 def run_broker(run: RunDir, environment: Mapping[str, str]) -> int:
@@ -39,6 +37,7 @@ def run_broker(run: RunDir, environment: Mapping[str, str]) -> int:
     notices = Notices()
     launch = read_launch(run.launch)
     job_id = environment.get("SLURM_JOB_ID")
+    restarts = int(environment.get("SLURM_RESTART_COUNT", "0"))
     if job_id is None and launch.nodes > 1:
         raise InputError("several nodes need Slurm: write parallel.nodes=1 for this machine")
     me = this_process(job_id)
@@ -47,12 +46,12 @@ def run_broker(run: RunDir, environment: Mapping[str, str]) -> int:
         number = run.new_attempt()
         record_event(run, "attempt_started", attempt=number, job_id=job_id, host=me.host)
         verdict = _attempt(run, launch, number, notices, environment)
-        action = _next_action(verdict, job_id, notices, launch)
+        action = _next_action(verdict, job_id, notices, launch, restarts)
         _record(run, number, verdict, action, notices)
     finally:
         release(run, me)
     if action.kind == "requeue" and job_id is not None:
-        _requeue(run, job_id)
+        _requeue(run, job_id, restarts)
     return action.exit_code
 
 
@@ -114,7 +113,9 @@ def _exits(run: RunDir, launch: Launch, number: int) -> dict[int, int | None]:
     return exits
 
 
-def _next_action(verdict: Verdict, job_id: str | None, notices: Notices, launch: Launch) -> Action:
+def _next_action(
+    verdict: Verdict, job_id: str | None, notices: Notices, launch: Launch, restarts: int
+) -> Action:
     """Asks Slurm how the job stands; without an answer it stays alive and asks again.
 
     A job that ends inside the grace time is not requeued by Slurm, so going away without
@@ -124,7 +125,7 @@ def _next_action(verdict: Verdict, job_id: str | None, notices: Notices, launch:
     if job_id is not None and verdict.status not in ("done", "never"):
         while (job := slurm.view_job(job_id)) is None:
             time.sleep(ASK_AGAIN_S)
-    return decide(verdict, job, notices.stop, launch.requeue)
+    return decide(verdict, job, notices.stop, launch.requeue, restarts)
 
 
 def _record(run: RunDir, number: int, verdict: Verdict, action: Action, notices: Notices) -> None:
@@ -137,18 +138,13 @@ def _record(run: RunDir, number: int, verdict: Verdict, action: Action, notices:
     )  # fmt: skip
 
 
-def _requeue(run: RunDir, job_id: str) -> None:
-    refusal = slurm.requeue(job_id)
-    if refusal is not None:
-        record_event(run, "requeue_refused", job_id=job_id, said=refusal)
-        sys.stderr.write(
-            f"hpcjobs: requeue refused: {refusal}; continue with sbatch {run.script}\n"
-        )
+def _requeue(run: RunDir, job_id: str, restarts: int) -> None:
+    refusal = slurm.requeue(job_id, restarts)
+    if refusal is None:
+        record_event(run, "requeued", job_id=job_id)
         return
-    record_event(run, "requeued", job_id=job_id)
-    deadline = time.monotonic() + END_AFTER_REQUEUE_S
-    while time.monotonic() < deadline:
-        time.sleep(POLL_S)
+    record_event(run, "requeue_refused", job_id=job_id, said=refusal)
+    sys.stderr.write(f"hpcjobs: requeue refused: {refusal}; continue with sbatch {run.script}\n")
 
 
 def _alive(holder: Holder) -> bool | None:

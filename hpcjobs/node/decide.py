@@ -27,7 +27,13 @@ class Action:
     reason: str
 
 
-def decide(verdict: Verdict, job: JobView | None, asked_to_stop: bool, may_requeue: bool) -> Action:
+def decide(
+    verdict: Verdict,
+    job: JobView | None,
+    asked_to_stop: bool,
+    may_requeue: bool,
+    restarts: int = 0,
+) -> Action:
     """Decides after the training processes have ended.
 
     Args:
@@ -35,25 +41,29 @@ def decide(verdict: Verdict, job: JobView | None, asked_to_stop: bool, may_reque
         job: the Slurm job as it is now; None outside Slurm.
         asked_to_stop: a signal had announced the end before the processes ended.
         may_requeue: the run's configuration allows it.
+        restarts: how often the job had been restarted when this attempt began.
 
-    A job that Slurm is already ending (COMPLETING without a preemption) was cancelled:
-    ``scontrol requeue`` would resurrect it, so nothing is asked for.
+    A job that Slurm is already ending (COMPLETING) and has not counted a restart for was
+    cancelled, or hit its time limit: ``scontrol requeue`` would resurrect it, so nothing is
+    asked for.
     """
     if verdict.status == "done":
         return Action("exit", "done", EXIT_DONE, verdict.reason)
     if verdict.status == "never":
         return Action("exit", "never", EXIT_NEVER, verdict.reason)
     if job is not None and job.state not in _RUNNING:
-        return _already_ending(verdict, job)
+        return _already_ending(verdict, job, restarts)
     interrupted = asked_to_stop or (job is not None and job.preempted)
     if verdict.status == "checkpointed" or interrupted:
         return _resumable(verdict, job, may_requeue)
     return Action("exit", verdict.status, EXIT_FAILED, verdict.reason)
 
 
-def _already_ending(verdict: Verdict, job: JobView) -> Action:
-    if job.preempted:
-        return Action("exit", verdict.status, EXIT_RESUMABLE, "Slurm requeues the preempted job")
+def _already_ending(verdict: Verdict, job: JobView, restarts: int) -> Action:
+    if job.restarts > restarts:
+        return Action("exit", verdict.status, EXIT_RESUMABLE, "Slurm has requeued the job")
+    if job.reason == "TimeLimit":
+        return Action("exit", verdict.status, EXIT_RESUMABLE, "the time limit ended the job")
     return Action("exit", "cancelled", EXIT_RESUMABLE, f"the job is {job.state}: not requeued")
 
 

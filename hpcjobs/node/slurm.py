@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
-_FIELD = re.compile(r"(?:^|\s)(JobState|PreemptTime|Restarts)=(\S+)")
+_FIELD = re.compile(r"(?:^|\s)(JobState|Reason|PreemptTime|Restarts)=(\S+)")
 _ENDED = frozenset(
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED "
     "TIMEOUT".split()
@@ -26,6 +26,7 @@ class JobView:
     preempted: bool
     """Slurm has announced that it takes the nodes away."""
     restarts: int
+    reason: str = "None"
 
 
 def run_command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -44,7 +45,7 @@ def parse_job(text: str) -> JobView | None:
     """Reads the one line of ``scontrol show job -o``; None where it says nothing of a state.
 
     >>> parse_job("JobId=7 JobState=RUNNING Restarts=1 PreemptTime=None")
-    JobView(state='RUNNING', preempted=False, restarts=1)
+    JobView(state='RUNNING', preempted=False, restarts=1, reason='None')
     """
     fields = dict(_FIELD.findall(text))
     if "JobState" not in fields:
@@ -54,6 +55,7 @@ def parse_job(text: str) -> JobView | None:
         state=fields["JobState"],
         preempted=fields.get("PreemptTime", "None") not in ("None", "Unknown"),
         restarts=int(restarts) if restarts.isdigit() else 0,
+        reason=fields.get("Reason", "None"),
     )
 
 
@@ -72,10 +74,19 @@ def job_alive(job_id: str, run: Run = run_command) -> bool | None:
     return None if view is None else view.state not in _ENDED
 
 
-def requeue(job_id: str, run: Run = run_command) -> str | None:
-    """Asks Slurm to start the job again; returns what Slurm said when it refused."""
+def requeue(job_id: str, restarts: int, run: Run = run_command) -> str | None:
+    """Asks Slurm to start the job again; returns what Slurm said when it refused.
+
+    Slurm's signal may kill ``scontrol`` after it was heard: a job that counts one restart more
+    than ``restarts`` has been requeued whatever the exit code.
+    """
     answer = run(["scontrol", "requeue", job_id])
-    return None if answer.returncode == 0 else (answer.stderr or answer.stdout).strip()
+    if answer.returncode == 0:
+        return None
+    view = view_job(job_id, run)
+    if view is not None and view.restarts > restarts:
+        return None
+    return (answer.stderr or answer.stdout).strip() or f"exit code {answer.returncode}"
 
 
 def first_host(node_list: str, run: Run = run_command) -> str:

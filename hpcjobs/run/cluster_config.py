@@ -30,8 +30,8 @@ class Cluster:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    time: str = "1:00:00"
-    """Wall-clock limit in any of Slurm's forms; a bare number is minutes."""
+    time: str | int = "1:00:00"
+    """Wall-clock limit in any of Slurm's forms, as text: H:M:S or D-H."""
     mem: str | None = None
     """Memory a node, such as 64G; null leaves it to the partition."""
     cpus_per_node: int = 8
@@ -57,6 +57,11 @@ class Cluster:
             one_line(name, getattr(self, name))
         at_least("cpus_per_node", self.cpus_per_node, 1)
         above("signal_lead_s", self.signal_lead_s, 0)
+        if isinstance(self.time, int):
+            raise ConfigError(
+                f"time must be text such as '2:00:00', not the number {self.time}: "
+                f"YAML reads an unquoted 2:00:00 as 7200"
+            )
         if self.signal_lead_s >= self.time_s:
             raise ConfigError(
                 f"signal_lead_s ({self.signal_lead_s} s) must be shorter than the time limit "
@@ -70,7 +75,7 @@ class Cluster:
     @property
     def time_s(self) -> int:
         """The wall-clock limit in seconds."""
-        return slurm_time_s(self.time)
+        return slurm_time_s(str(self.time))
 
 
 def slurm_time_s(text: str) -> int:

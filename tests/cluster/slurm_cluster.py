@@ -131,6 +131,11 @@ class SlurmCluster:
         return kept | home | self.env | extra
 
     @property
+    def has_host_names(self) -> bool:
+        """Whether every node has its own host name (and can be killed); see UTS in `up.sh`."""
+        return "UTS=1" in (self.directory / "etc/node.env").read_text()
+
+    @property
     def home(self) -> Path:
         """A directory that belongs to the cluster's user and goes away with the cluster."""
         return self.directory / "home"
@@ -195,6 +200,17 @@ class SlurmCluster:
             wait_until(predicate, timeout_s, what)
         except ClusterError as error:
             raise ClusterError(f"{error}\n{self.logs()}") from error
+
+    def start_now(self, job_id: str | int, timeout_s: float = 30) -> None:
+        """Start a requeued job at once, which Slurm would hold back for CRED_EXPIRE + 1 seconds.
+
+        Waits until it is requeued and again until it has started, so that calls can follow on
+        each other.
+        """
+        waiting, started = f"job {job_id} to be requeued", f"job {job_id} to start again"
+        self.wait_until(lambda: self.job(job_id)["Reason"] == "BeginTime", timeout_s, waiting)
+        self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+        self.wait_until(lambda: self.job(job_id)["JobState"] != "PENDING", timeout_s, started)
 
     def cancel_all(self, timeout_s: float = 30) -> None:
         """End every job at once, without the grace a job gets otherwise, and wait for it.

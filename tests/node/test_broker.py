@@ -60,7 +60,9 @@ def run(weird_tmp_path):
 def prepare(run, plan, processes=2, python=sys.executable, env_file=None, nodes=1):
     (run.path / "plan.json").write_text(json.dumps(plan))
     fake = str(run.path.parent / "fake")
-    launch = Launch(python, nodes, processes, 4, True, {"PYTHONPATH": fake, "MARK": "here"}, env_file)
+    launch = Launch(
+        python, nodes, processes, 4, True, {"PYTHONPATH": fake, "MARK": "here"}, env_file
+    )
     write_launch(run.launch, launch)
 
 
@@ -211,7 +213,9 @@ def old_pythons():
 
 
 def test_broker_and_agent_run_on_the_oldest_python_that_is_promised(run):
-    pythons = [p for p in old_pythons() if subprocess.run([p, "-c", ""], check=False).returncode == 0]
+    pythons = [
+        p for p in old_pythons() if subprocess.run([p, "-c", ""], check=False).returncode == 0
+    ]
     if not pythons:
         pytest.skip("no Python 3.9 or 3.10 on this machine")
     prepare(run, {"*": "done"})

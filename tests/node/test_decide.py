@@ -16,7 +16,8 @@ RUNNING = JobView("RUNNING", preempted=False, restarts=0)
 PREEMPTED = JobView("RUNNING", preempted=True, restarts=0)
 SIGNALED = JobView("SIGNALING", preempted=True, restarts=0)
 CANCELLED = JobView("COMPLETING", preempted=False, restarts=0)
-KILLED = JobView("COMPLETING", preempted=True, restarts=0)
+REQUEUED = JobView("COMPLETING", preempted=False, restarts=1)
+TIMED_OUT = JobView("COMPLETING", preempted=False, restarts=0, reason="TimeLimit")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,9 @@ KILLED = JobView("COMPLETING", preempted=True, restarts=0)
         (SAVED, CANCELLED, True, True, "exit", "cancelled", EXIT_RESUMABLE),
         (CRASH, CANCELLED, True, True, "exit", "cancelled", EXIT_RESUMABLE),
         (UNKNOWN, CANCELLED, True, True, "exit", "cancelled", EXIT_RESUMABLE),
-        (SAVED, KILLED, True, True, "exit", "checkpointed", EXIT_RESUMABLE),
+        (SAVED, REQUEUED, True, True, "exit", "checkpointed", EXIT_RESUMABLE),
+        (UNKNOWN, REQUEUED, True, True, "exit", "unknown", EXIT_RESUMABLE),
+        (SAVED, TIMED_OUT, True, True, "exit", "checkpointed", EXIT_RESUMABLE),
         (CRASH, PREEMPTED, False, True, "requeue", "failed", EXIT_RESUMABLE),
         (UNKNOWN, RUNNING, True, True, "requeue", "unknown", EXIT_RESUMABLE),
         (CRASH, RUNNING, False, True, "exit", "failed", EXIT_FAILED),
@@ -47,7 +50,9 @@ def test_each_end_has_its_consequence(verdict, job, asked, may, kind, status, co
     assert (action.kind, action.status, action.exit_code) == (kind, status, code)
 
 
+@pytest.mark.parametrize("restarts", [0, 3])
 @pytest.mark.parametrize("verdict", [DONE, SAVED, CRASH, NEVER, UNKNOWN])
 @pytest.mark.parametrize("asked", [True, False])
-def test_a_cancelled_job_is_never_requeued(verdict, asked):
-    assert decide(verdict, CANCELLED, asked_to_stop=asked, may_requeue=True).kind == "exit"
+def test_a_cancelled_job_is_never_requeued(verdict, asked, restarts):
+    job = JobView("COMPLETING", preempted=False, restarts=restarts)
+    assert decide(verdict, job, asked, may_requeue=True, restarts=restarts).kind == "exit"

@@ -22,7 +22,7 @@ def answers(returncode, out="", err=""):
 @pytest.mark.parametrize(
     ("text", "view"),
     [
-        ("JobState=PENDING PreemptTime=None Restarts=0", JobView("PENDING", False, 0)),
+        ("JobState=PENDING Reason=Priority Restarts=0", JobView("PENDING", False, 0, "Priority")),
         ("JobState=RUNNING PreemptTime=2026-11-22T10:00:00", JobView("RUNNING", True, 0)),
         (LINE, JobView("RUNNING", True, 2)),
         ("", None),
@@ -73,7 +73,30 @@ def test_a_hanging_command_is_given_up(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("answer", "host"), [(answers(0, "n1\nn2\n"), "n1"), (answers(1), "n[1-2]"), (answers(0), "n[1-2]")]
+    ("answer", "host"),
+    [(answers(0, "n1\nn2\n"), "n1"), (answers(1), "n[1-2]"), (answers(0), "n[1-2]")],
 )
 def test_the_first_host_or_the_list_itself(answer, host):
     assert first_host("n[1-2]", answer) == host
+
+
+def scripted(*results):
+    """Answers one command after another."""
+    left = list(results)
+    return lambda argv: left.pop(0)(argv)
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (scripted(answers(0)), None),
+        (scripted(answers(-15), answers(0, "JobState=COMPLETING Restarts=3")), None),
+        (
+            scripted(answers(1, err="disabled"), answers(0, "JobState=RUNNING Restarts=2")),
+            "disabled",
+        ),
+        (scripted(answers(124), answers(1)), "exit code 124"),
+    ],
+)
+def test_a_requeue_counts_by_what_slurm_did_not_by_its_exit_code(run, said):
+    assert slurm.requeue("12", 2, run) == said

@@ -57,7 +57,7 @@ def test_the_accumulation_follows_from_the_global_batch():
         ({"cluster__gpu_type": "v100"}, ["v100 has no bf16", "train.precision=fp16"]),
         ({"cluster__gpu_type": "rtx2080"}, ["rtx2080 has no bf16"]),
         ({"train__precision": "fp16", "parallel__device": "cpu"}, ["fp16 does not train on a CPU"]),
-        ({"cluster__time": "2", "cluster__signal_lead_s": 120}, ["signal_lead_s", "shorter than"]),
+        ({"cluster__time": "2:00", "cluster__signal_lead_s": 120}, ["signal_lead_s", "shorter than"]),
         ({"cluster__time": "soon"}, ["time 'soon' is none of"]),
         ({"cluster__time": "0"}, ["is zero"]),
         ({"cluster__sbatch": {"nodes": 3}}, ["sbatch.nodes is written by hpcjobs"]),

@@ -26,9 +26,7 @@ def make(checkpoints, step, content=b"weights" * 1000):
     (partial / "a.pt").write_bytes(content)
     (partial / "b.pt").write_bytes(b"optimizer")
     files = {name: seal(partial / name) for name in ("a.pt", "b.pt")}
-    return commit(
-        partial, Manifest(step=step, world_size=2, zero_stage=2, attempt=1, files=files)
-    )
+    return commit(partial, Manifest(step=step, world_size=2, zero_stage=2, attempt=1, files=files))
 
 
 def test_a_committed_checkpoint_is_found_and_named_as_the_latest(tmp_path):
