@@ -22,12 +22,12 @@ def follow(run: RunDir, console: Console, ended: Callable[[], bool]) -> None:
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+        TextColumn("{task.fields[steps]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=None, figures="")
+        task = progress.add_task("starting", total=None, steps="", figures="")
         while not ended():
             _advance(run, progress, task)
             time.sleep(POLL_S)
@@ -44,7 +44,12 @@ def _advance(run: RunDir, progress: Progress, task: TaskID) -> None:
         return
     figures = f"loss {last['loss']:.3f}, {last['samples_per_s']:.1f} samples/s"
     progress.update(
-        task, description="training", total=steps, completed=last["step"], figures=figures
+        task,
+        description="training",
+        total=steps,
+        completed=last["step"],
+        steps=f"{last['step']}/{steps} steps",
+        figures=figures,
     )
 
 

@@ -47,7 +47,7 @@ class Saved:
     pruned: list[int]
 
 
-def save(  # noqa: PLR0913 - the protocol needs all of them
+def save(
     engine: Any,  # noqa: ANN401
     checkpoints: Path,
     progress: Progress,
@@ -147,8 +147,8 @@ def _refuse_other_shape(manifest: Manifest | None, engine: Any, process: Process
         now = (process.world_size, engine.zero_optimization_stage())
         if saved != now:
             complaint[0] = (
-                f"the checkpoint of step {manifest.step} is of world size {saved[0]} and ZeRO stage "
-                f"{saved[1]}, this job of {now[0]} and {now[1]}: continue with the same shape"
+                f"the checkpoint of step {manifest.step} is of world size {saved[0]} and ZeRO "
+                f"stage {saved[1]}, this job of {now[0]} and {now[1]}: continue with the same shape"
             )
     dist.broadcast_object_list(complaint, src=0)
     if complaint[0]:

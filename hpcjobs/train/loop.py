@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.events import record_event
+from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.verdict import Verdict
 from hpcjobs.train import checkpoint

@@ -207,10 +207,19 @@ class SlurmCluster:
         Waits until it is requeued and again until it has started, so that calls can follow on
         each other.
         """
-        waiting, started = f"job {job_id} to be requeued", f"job {job_id} to start again"
-        self.wait_until(lambda: self.job(job_id)["Reason"] == "BeginTime", timeout_s, waiting)
+
+        def requeued() -> bool:
+            return self.job(job_id)["Reason"] == "BeginTime"
+
+        def started() -> bool:
+            # A run can be over and requeued between two looks at it.
+            job = self.job(job_id)
+            return job["JobState"] != "PENDING" or job["Restarts"] != restarts
+
+        self.wait_until(requeued, timeout_s, f"job {job_id} to be requeued")
+        restarts = self.job(job_id)["Restarts"]
         self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
-        self.wait_until(lambda: self.job(job_id)["JobState"] != "PENDING", timeout_s, started)
+        self.wait_until(started, timeout_s, f"job {job_id} to start again")
 
     def cancel_all(self, timeout_s: float = 30) -> None:
         """End every job at once, without the grace a job gets otherwise, and wait for it.

@@ -3,7 +3,7 @@
 Shapes: P pictures, h side of a picture in pixels, N patches (the grid squared), T = N + 1 with
 the class token, C width.
 """
-# ruff: noqa: N803, N806 - shapes are suffixes of names, see above
+
 
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel

@@ -7,7 +7,7 @@ is timm's: the stem and the four stages, without the final norm and the head.
 Shapes: P pictures, H side of a picture in pixels, W width of a stage, A widths of all stages
 together, S side of a feature map.
 """
-# ruff: noqa: N803, N806 - shapes are suffixes of names, see above
+
 
 from collections import OrderedDict
 

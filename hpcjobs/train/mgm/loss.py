@@ -3,7 +3,7 @@
 Shapes: B samples, L tokens of the padded sequence, D width of the language model, R labelled
 positions of the batch, V vocabulary.
 """
-# ruff: noqa: N803, N806 - shapes are suffixes of names, see above
+
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -7,7 +7,7 @@ cover the same square of the picture, and nothing else.
 Shapes: P pictures, G side of the low-resolution grid, N = G * G patches, C CLIP width, A channels
 of the high-resolution map, S its side, M = S / G, K = M * M high-resolution positions a patch.
 """
-# ruff: noqa: N803, N806 - shapes are suffixes of names, see above
+
 
 from torch import Tensor, nn
 

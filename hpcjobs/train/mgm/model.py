@@ -8,7 +8,7 @@ Shapes: B samples, L tokens of the padded sequence, P pictures, H side of a pict
 side that CLIP sees, N tokens of one picture, C CLIP width, A ConvNeXt channels, S side of its
 map, D width of the language model, V vocabulary.
 """
-# ruff: noqa: N803, N806 - shapes are suffixes of names, see above
+
 
 from typing import Self
 

@@ -3,7 +3,7 @@
 Shapes: B samples, L tokens of the padded sequence, P pictures, N tokens of one picture, D width
 of the language model.
 """
-# ruff: noqa: N803 - shapes are suffixes of names, see above
+
 
 from torch import Tensor
 
