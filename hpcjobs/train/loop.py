@@ -74,6 +74,7 @@ def train_step(loop: Loop, batches: Iterator[Batch], clock: StepClock) -> None:
     device = loop.process.device
     tokens = _sum_over_ranks(sum(_label_tokens(batch) for batch in micro_batches), device)
     scale = accumulation * loop.process.world_size / max(1.0, tokens)
+    lr = float(loop.engine.get_lr()[0])  # of this step; afterwards it is the next one's
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     for batch in micro_batches:
         loss = loop.engine(**{name: value.to(device) for name, value in batch.items()})
@@ -88,7 +89,7 @@ def train_step(loop: Loop, batches: Iterator[Batch], clock: StepClock) -> None:
         tokens=loop.progress.tokens + int(tokens),
     )
     mean_loss = _sum_over_ranks(float(loss_sum), device) / max(1.0, tokens)
-    _report(loop, mean_loss, int(tokens), clock)
+    _report(loop, mean_loss, lr, int(tokens), clock)
 
 
 def save(loop: Loop) -> None:
@@ -139,7 +140,7 @@ def _sum_over_ranks(value: float, device: torch.device) -> float:
     return float(total)
 
 
-def _report(loop: Loop, loss: float, tokens: int, clock: StepClock) -> None:
+def _report(loop: Loop, loss: float, lr: float, tokens: int, clock: StepClock) -> None:
     step_s, data_wait = clock.lap()
     train = loop.experiment.train
     if not loop.process.is_leader or loop.progress.step % train.log_every_steps:
@@ -152,7 +153,7 @@ def _report(loop: Loop, loss: float, tokens: int, clock: StepClock) -> None:
         step=loop.progress.step,
         loss=loss,
         grad_norm=None if norm is None else float(norm),
-        lr=loop.engine.get_lr()[0],
+        lr=lr,
         samples=loop.progress.samples,
         tokens=loop.progress.tokens,
         samples_per_s=train.global_batch / step_s,

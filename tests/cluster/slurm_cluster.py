@@ -201,8 +201,8 @@ class SlurmCluster:
         except ClusterError as error:
             raise ClusterError(f"{error}\n{self.logs()}") from error
 
-    def start_now(self, job_id: str | int, timeout_s: float = 30) -> None:
-        """Start a requeued job at once, which Slurm would hold back for CRED_EXPIRE + 1 seconds.
+    def start_soon(self, job_id: str | int, timeout_s: float = 30) -> None:
+        """Start a requeued job soon, which Slurm would hold back for CRED_EXPIRE + 1 seconds.
 
         Waits until it is requeued and again until it has started, so that calls can follow on
         each other.
@@ -218,7 +218,9 @@ class SlurmCluster:
 
         self.wait_until(requeued, timeout_s, f"job {job_id} to be requeued")
         restarts = self.job(job_id)["Restarts"]
-        self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+        # Not in this very second: the nodes have just revoked the credential of the last run, and
+        # refuse a new one unless its time, in whole seconds, is a later one.
+        self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now+1")
         self.wait_until(started, timeout_s, f"job {job_id} to start again")
 
     def cancel_all(self, timeout_s: float = 30) -> None:

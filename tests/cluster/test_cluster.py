@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
+from cluster import slurm_cluster
 from cluster.slurm_cluster import SlurmCluster
 
 pytestmark = pytest.mark.slurm
@@ -123,7 +125,7 @@ def test_a_requeued_job_counts_its_restarts(slurm: SlurmCluster, tmp_path: Path)
     )
     job = submit(slurm, tmp_path, "-N2", "--requeue", batch)
     for _ in range(2):
-        slurm.start_now(job)
+        slurm.start_soon(job)
     assert slurm.wait_for_state(job, "COMPLETED")["Restarts"] == "2"
     runs = [line for line in lines_of(tmp_path / "out") if line.startswith("run")]
     assert runs == ["run 0", "run 1", "run 2"]
@@ -174,7 +176,7 @@ def test_a_job_on_a_node_that_dies_runs_again_elsewhere(
     assert not is_running(pid)
     # The controller would notice by itself after SlurmdTimeout; an administrator is quicker.
     revived.run("scontrol", "update", f"NodeName={lost}", "State=DOWN", "Reason=test")
-    revived.start_now(job)
+    revived.start_soon(job)
     assert revived.wait_for_state(job, "COMPLETED")["Restarts"] == "1"
     node, _, restarts = lines_of(out)[-1].split()
     assert (node != lost, restarts) == (True, "1")
@@ -203,7 +205,7 @@ def test_an_ordinary_user_can_run_a_cluster(slurm: SlurmCluster) -> None:
         )
         home = cluster.directory / "home"
         job = submit(cluster, home, "-N2", "--requeue", batch)
-        cluster.start_now(job)
+        cluster.start_soon(job)
         cluster.wait_for_state(job, "COMPLETED")
         user = int(cluster.run("id", "-u").stdout)
         told = [line for line in lines_of(home / "out") if line.startswith("node")]
@@ -211,12 +213,23 @@ def test_an_ordinary_user_can_run_a_cluster(slurm: SlurmCluster) -> None:
     assert told == [f"node1 {user} node2 {user}"] * 2
 
 
-def test_what_a_killed_test_run_leaves_is_removed(slurm: SlurmCluster) -> None:
+@pytest.fixture
+def own_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where no test run beside this one looks for remains to remove, nor for free ports."""
+    with tempfile.TemporaryDirectory(prefix="hpcjobs-left-", dir=slurm_cluster.BASE) as place:
+        monkeypatch.setattr(slurm_cluster, "BASE", Path(place))
+        monkeypatch.setattr(slurm_cluster, "PORT_BLOCKS", range(20480, 24576, 256))
+        yield Path(place)
+
+
+def test_what_a_killed_test_run_leaves_is_removed(slurm: SlurmCluster, own_place: Path) -> None:
     """Daemons, jobs and directory; the running cluster beside it is let alone."""
-    program = """
-import os
-from cluster.slurm_cluster import SlurmCluster
-cluster = SlurmCluster.create()
+    program = f"""
+import os, pathlib
+from cluster import slurm_cluster
+slurm_cluster.BASE = pathlib.Path({str(own_place)!r})
+slurm_cluster.PORT_BLOCKS = {slurm_cluster.PORT_BLOCKS!r}
+cluster = slurm_cluster.SlurmCluster.create()
 cluster.start(nnodes=1)
 cluster.submit("--wrap", "echo $$; sleep 600", "--output=out")
 print(cluster.directory, flush=True)
