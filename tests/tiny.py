@@ -9,6 +9,8 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
+from hpcjobs.login.override_word import override_word
+
 COLOURS = {
     "red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 220), "yellow": (240, 220, 40),
     "white": (250, 250, 250), "black": (10, 10, 10), "purple": (140, 40, 160), "orange": (250, 140, 20),
@@ -61,8 +63,8 @@ def tiny_words(root: Path, **changes: object) -> list[str]:
         "+experiment": "mgm_lora_demo",
         "name": "tiny",
         "data.builtin": "null",
-        "data.root": f"'{root}'",
-        "model.tokenizer": f"'{root}/tokenizer.json'",
+        "data.root": root,
+        "model.tokenizer": f"{root}/tokenizer.json",
         "model.max_length": 128,
         "model.text.hidden": 32,
         "model.text.layers": 2,
@@ -86,4 +88,7 @@ def tiny_words(root: Path, **changes: object) -> list[str]:
         "cluster": "local",
     }
     words.update({key.replace("__", "."): value for key, value in changes.items()})
-    return [f"{key}={value}" for key, value in words.items()]
+    return [
+        f"{key}={value}" if str(value).startswith("[") else override_word(key, value)
+        for key, value in words.items()
+    ]

@@ -1,5 +1,6 @@
 """Follows a run by what it writes: a progress bar, and the result at the end."""
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from hpcjobs.login.override_word import override_word
 from hpcjobs.run.errors import TrainingFailedError
 from hpcjobs.run.files import read_json, read_lines
 from hpcjobs.run.layout import RunDir
@@ -92,11 +94,9 @@ def show_result(run: RunDir, console: Console) -> None:
 
 def resume_command(run: RunDir) -> str:
     """What to type to continue a run where it stopped."""
-    import shlex
-
     overrides = read_json(run.record)["overrides"]
     kept = [word for word in overrides if not word.startswith("run_dir=")]
-    words = ["python", "-m", "hpcjobs.submit", *kept, f"run_dir={run.path}"]
+    words = ["python", "-m", "hpcjobs.submit", *kept, override_word("run_dir", run.path)]
     return shlex.join(words)
 
 

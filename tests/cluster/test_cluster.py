@@ -217,6 +217,7 @@ def test_an_ordinary_user_can_run_a_cluster(slurm: SlurmCluster) -> None:
 def own_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where no test run beside this one looks for remains to remove, nor for free ports."""
     with tempfile.TemporaryDirectory(prefix="hpcjobs-left-", dir=slurm_cluster.BASE) as place:
+        Path(place).chmod(0o755)  # MUNGE wants everybody to be able to reach its socket
         monkeypatch.setattr(slurm_cluster, "BASE", Path(place))
         monkeypatch.setattr(slurm_cluster, "PORT_BLOCKS", range(20480, 24576, 256))
         yield Path(place)
