@@ -4,7 +4,6 @@ Shapes: P pictures, h side of a picture in pixels, N patches (the grid squared),
 the class token, C width.
 """
 
-
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 

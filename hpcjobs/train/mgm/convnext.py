@@ -8,7 +8,6 @@ Shapes: P pictures, H side of a picture in pixels, W width of a stage, A widths 
 together, S side of a feature map.
 """
 
-
 from collections import OrderedDict
 
 import torch

@@ -4,7 +4,6 @@ Shapes: B samples, L tokens of the padded sequence, D width of the language mode
 positions of the batch, V vocabulary.
 """
 
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

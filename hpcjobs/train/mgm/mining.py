@@ -8,7 +8,6 @@ Shapes: P pictures, G side of the low-resolution grid, N = G * G patches, C CLIP
 of the high-resolution map, S its side, M = S / G, K = M * M high-resolution positions a patch.
 """
 
-
 from torch import Tensor, nn
 
 

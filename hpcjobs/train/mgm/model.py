@@ -9,7 +9,6 @@ side that CLIP sees, N tokens of one picture, C CLIP width, A ConvNeXt channels,
 map, D width of the language model, V vocabulary.
 """
 
-
 from typing import Self
 
 import torch

@@ -4,7 +4,6 @@ Shapes: B samples, L tokens of the padded sequence, P pictures, N tokens of one 
 of the language model.
 """
 
-
 from torch import Tensor
 
 from hpcjobs.run.errors import InputError
