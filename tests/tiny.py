@@ -50,7 +50,10 @@ def write_tokenizer(path: Path, samples: list[dict[str, object]]) -> None:
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     trainer = BpeTrainer(
-        vocab_size=300, special_tokens=SPECIAL, initial_alphabet=ByteLevel.alphabet(), show_progress=False
+        vocab_size=300,
+        special_tokens=SPECIAL,
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
     )
     texts = [turn["value"] for s in samples for turn in s["conversations"]]
     tokenizer.train_from_iterator([*texts, "user\nmodel\n"], trainer)

@@ -26,7 +26,9 @@ def refuse_too_many(bad: Sequence[BadSample], limit: int, what: str) -> None:
     """
     if len(bad) <= limit:
         return
-    named = "; ".join(f"{sample.id}: {sample.reason}" for sample in bad[:_SHOWN])
+    named = "; ".join(
+        f"{sample.id} (number {sample.index}): {sample.reason}" for sample in bad[:_SHOWN]
+    )
     more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
     raise InputError(
         f"{len(bad)} of the {what} samples cannot be used (allowed: {limit}): {named}{more}; "

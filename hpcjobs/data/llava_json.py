@@ -45,7 +45,7 @@ def read_samples(path: Path) -> tuple[list[Sample], list[BadSample]]:
     raw = _read_list(path)
     samples, bad = [], []
     for index, item in enumerate(raw):
-        name = str(item.get("id", index)) if isinstance(item, dict) else str(index)
+        name = _name(index, item)
         try:
             samples.append(_sample(index, name, item))
         except InputError as error:
@@ -57,16 +57,30 @@ def _read_list(path: Path) -> list[Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(
+            f"cannot read {path}: {error.strerror}; set data.root or mend it"
+        ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: byte {error.start}") from error
+        raise InputError(
+            f"{path} is not UTF-8 text: byte {error.start}; save it as UTF-8"
+        ) from error
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+            f"{path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}; "
+            f"mend it there"
         ) from error
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deeply to be a list of samples") from error
     if not isinstance(raw, list) or not raw:
-        raise InputError(f"{path} must hold a JSON list of samples, and not an empty one")
+        what = "an empty list" if raw == [] else type(raw).__name__
+        raise InputError(f"{path} must hold a JSON list of samples, not {what}: see docs/data.md")
     return raw
+
+
+def _name(index: int, item: object) -> str:
+    """The sample's id, fit for a one-line message; without one its position."""
+    name = str(item.get("id", index)) if isinstance(item, dict) else str(index)
+    return " ".join(name.encode("utf-8", "replace").decode().split())
 
 
 def _sample(index: int, name: str, item: object) -> Sample:
@@ -83,15 +97,26 @@ def _picture(value: object) -> str | None:
         if len(value) > 1:
             raise InputError(f"it has {len(value)} pictures; MGM takes one")
         value = value[0] if value else None
-    if value is None or isinstance(value, str):
-        return value
-    raise InputError(f"image must be a path, not {value!r}")
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InputError(f"image must be a path, not {value!r}")
+    return _text(value)
 
 
 def _turn(turn: object) -> Turn:
     if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
         raise InputError('a turn must be {"from": ..., "value": TEXT}')
     speaker = turn.get("from")
-    if speaker not in _SPEAKERS:
+    if not isinstance(speaker, str) or speaker not in _SPEAKERS:
         raise InputError(f"a turn is from {speaker!r}, not from human or gpt")
-    return Turn(_SPEAKERS[str(speaker)], turn["value"])
+    return Turn(_SPEAKERS[speaker], _text(turn["value"]))
+
+
+def _text(value: str) -> str:
+    """Refuses halves of surrogate pairs: JSON can write them, no tokenizer or disk takes them."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"its text is no Unicode at character {error.start}") from None
+    return value

@@ -19,7 +19,6 @@ _TORCH_DISK_FULL = ("unexpected pos", "PytorchStreamWriter failed", "No space le
 
 def main() -> None:
     """Trains, writes this process's verdict, and leaves without static destructors."""
-    os.umask(0o077)
     parser = argparse.ArgumentParser(prog="python -m hpcjobs.train")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--attempt", type=int, required=True)
@@ -32,6 +31,7 @@ def main() -> None:
     from hpcjobs.train.session import train
     from hpcjobs.train.stop import StopFlag
 
+    os.umask(0o077)  # after the imports: their compiled files may be shared with others
     write_verdict(mine, train(run, words.attempt, StopFlag()))
     leave(0)
 

@@ -41,7 +41,10 @@ def test_paths_become_absolute_from_where_the_user_stands(tmp_path):
         ("+train.lrr=1", "unknown key train.lrr; did you mean 'lr'?"),
         ("trane.lr=1", "unknown key trane.lr; did you mean 'train.lr'?"),
         ("method=lorra", "there is no method=lorra; did you mean 'lora'?"),
-        ("+experiment=mgm_lora_dem", "there is no experiment=mgm_lora_dem; did you mean 'mgm_lora_demo'?"),
+        (
+            "+experiment=mgm_lora_dem",
+            "there is no experiment=mgm_lora_dem; did you mean 'mgm_lora_demo'?",
+        ),
         ("train.lr=fast", "train.lr must be a number, not 'fast'"),
         ("train.steps=1.5", "train.steps must be an integer"),
         ("parallel.gpus_per_node=three", "parallel.gpus_per_node must be an integer"),

@@ -83,7 +83,7 @@ def test_the_first_host_or_the_list_itself(answer, host):
 def scripted(*results):
     """Answers one command after another."""
     left = list(results)
-    return lambda argv: left.pop(0)(argv)
+    return lambda argv: left.pop(0)(argv)  # noqa: PLW0108
 
 
 @pytest.mark.parametrize(

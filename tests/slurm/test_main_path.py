@@ -3,18 +3,15 @@
 Slow: every case trains with real processes on two nodes, and Slurm lets a requeued job wait.
 """
 
-import json
 import re
-import signal
-import subprocess
 
 import pytest
+from cluster.slurm_cluster import SlurmCluster
+from runs import assert_equal_runs, submit, trained_steps, wait_until
+from tiny import tiny_words, write_tiny_data
 
 from hpcjobs.run.files import read_json, read_lines
 from hpcjobs.run.layout import RunDir
-from hpcjobs.run.manifest import committed_steps
-from runs import assert_equal_runs, submit, trained_steps, wait_until
-from tiny import tiny_words, write_tiny_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(600)]
 
@@ -60,7 +57,10 @@ def wait_for_verdict(run, attempt, timeout_s=120):
 
 def wait_for_steps(run, steps, attempt=1):
     def reached():
-        return any(line["attempt"] == attempt and step >= steps for step, line in trained_steps(run).items())
+        return any(
+            line["attempt"] == attempt and step >= steps
+            for step, line in trained_steps(run).items()
+        )
 
     wait_until(reached, f"step {steps} of attempt {attempt} in {run.path}", 90)
 
@@ -74,7 +74,9 @@ def take_all_nodes(slurm):
     slurm.run("sbatch", "-p", "high", "-N4", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
 
 
-def test_a_preempted_two_node_run_is_requeued_and_ends_bit_equal(slurm, data, undisturbed, tmp_path):
+def test_a_preempted_two_node_run_is_requeued_and_ends_bit_equal(
+    slurm, data, undisturbed, tmp_path
+):
     run = RunDir(tmp_path / "preempted")
     job_id = submit_run(slurm, data, run)
     wait_for_steps(run, 10)
@@ -88,7 +90,9 @@ def test_a_preempted_two_node_run_is_requeued_and_ends_bit_equal(slurm, data, un
     assert_equal_runs(undisturbed, run)
 
 
-def test_a_run_near_its_time_limit_saves_and_goes_on_in_a_new_job(slurm, data, undisturbed, tmp_path):
+def test_a_run_near_its_time_limit_saves_and_goes_on_in_a_new_job(
+    slurm, data, undisturbed, tmp_path
+):
     """The limit's own signal goes to the batch step alone; the broker passes it on."""
     run = RunDir(tmp_path / "limit")
     job_id = submit_run(slurm, data, run)
@@ -112,6 +116,21 @@ def test_a_cancelled_run_saves_and_never_runs_again(slurm, data, tmp_path):
     again = submit(words(data, run), tmp_path, env=slurm.env)
     assert again.returncode == 0, again.stderr
     assert wait_for_verdict(run, 2)["status"] == "done"
+
+
+def test_where_preemption_sends_the_users_signal_the_run_is_requeued_too(data, tmp_path, slurm):
+    """With preempt_send_user_signal the batch step alone hears of it; the broker passes it on."""
+    del slurm  # skips, or fails, where Slurm is missing
+    run = RunDir(tmp_path / "user signal")
+    with SlurmCluster.running(nnodes=2, cpus=4, gpus=2, grace=20, user_signal=1) as cluster:
+        submit_run(cluster, data, run)
+        wait_for_steps(run, 10)
+        cluster.run(
+            "sbatch", "-p", "high", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "true"
+        )
+        assert wait_for_verdict(run, 1)["status"] == "checkpointed"
+        assert wait_for_verdict(run, 2)["status"] == "done"
+    assert events(run, "attempt_ended")[0]["signals"][0] == "SIGUSR2"
 
 
 def test_the_saved_script_can_be_submitted_by_hand(slurm, data, undisturbed, weird_tmp_path):
@@ -158,7 +177,9 @@ def test_a_run_that_is_queued_or_running_is_not_submitted_twice(slurm, data, tmp
 )
 def test_a_refusal_of_slurm_is_one_line_with_its_words(slurm, data, tmp_path, changes, said):
     run = RunDir(tmp_path / "refused")
-    answer = submit([*words(data, run), *(f"{k}={v}" for k, v in changes.items())], tmp_path, env=slurm.env)
+    answer = submit(
+        [*words(data, run), *(f"{k}={v}" for k, v in changes.items())], tmp_path, env=slurm.env
+    )
     assert answer.returncode == 4
     assert said in answer.stderr
     assert "Traceback" not in answer.stderr

@@ -7,11 +7,11 @@ import os
 import signal
 
 import pytest
+from runs import assert_equal_runs, start, submit, trained_steps, wait_until
+from tiny import tiny_words, write_tiny_data
 
 from hpcjobs.run.files import read_json, read_lines
 from hpcjobs.run.layout import RunDir
-from runs import assert_equal_runs, start, submit, trained_steps, wait_until
-from tiny import tiny_words, write_tiny_data
 
 STEPS = 60
 
