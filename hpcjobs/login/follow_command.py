@@ -6,8 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from hpcjobs.login import door
-from hpcjobs.login.follow import follow, latest_verdict, show_result
+from hpcjobs.login.follow import follow, show_result
 from hpcjobs.run.errors import InputError
+from hpcjobs.run.files import read_lines
 from hpcjobs.run.layout import RunDir
 
 
@@ -23,12 +24,19 @@ def follow_command(argv: Sequence[str]) -> int:
     if not run.config.exists():
         raise InputError(f"{run.path} is no run directory: it holds no config.json")
     console = Console(highlight=False)
-    follow(run, console, lambda: _ended(run))
+    follow(run, console, lambda: has_ended(run))
     show_result(run, console)
     return 0
 
 
-def _ended(run: RunDir) -> bool:
-    """A stopped run that waits in the queue again has not ended."""
-    verdict = latest_verdict(run)
-    return verdict is not None and verdict.status != "checkpointed"
+def has_ended(run: RunDir) -> bool:
+    """Whether nothing more happens to a run by itself; one that waits to be requeued goes on."""
+    ended = False
+    for event in read_lines(run.events):
+        if event["kind"] == "attempt_ended":
+            ended = event["action"]["kind"] == "exit"
+        elif event["kind"] == "requeue_refused":
+            ended = True
+        elif event["kind"] in ("submitted", "attempt_started"):
+            ended = False
+    return ended

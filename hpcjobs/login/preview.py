@@ -8,6 +8,7 @@ from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.layout import RunDir
 
 _GIB = 1 << 30
+_MIB = 1 << 20
 
 
 def show_preview(
@@ -64,7 +65,8 @@ def _length(experiment: Experiment) -> str:
 
 def _cards(experiment: Experiment) -> str:
     parallel, cluster = experiment.parallel, experiment.cluster
-    card = cluster.gpu_type or {"cpu": "CPU"}.get(parallel.device, "GPU")
+    kind = {"cpu": "CPU", "cuda": "GPU", "auto": "GPU (CPU where there is none)"}
+    card = cluster.gpu_type or kind[parallel.device]
     return (
         f"{parallel.nodes} x {parallel.gpus_per_node} {card}, ZeRO-{parallel.zero_stage}, "
         f"{experiment.train.precision}, time limit {cluster.time}"
@@ -72,8 +74,9 @@ def _cards(experiment: Experiment) -> str:
 
 
 def _memory(figures: Figures) -> str:
-    gib = figures.states.total_bytes / _GIB
-    return f"{gib:.2f} GiB of model states; activations come on top and are not estimated yet"
+    size = figures.states.total_bytes
+    shown = f"{size / _GIB:.2f} GiB" if size >= _GIB / 10 else f"{size / _MIB:.1f} MiB"
+    return f"{shown} of model states; activations come on top and are not estimated yet"
 
 
 def _checkpoints(experiment: Experiment) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hpcjobs.login.job_environment import job_environment, only_variables
 from hpcjobs.login.prepare import Job
-from hpcjobs.node.slurm import job_alive
+from hpcjobs.node.slurm import is_configured, job_alive
 from hpcjobs.run.errors import RunHeldError, SchedulerError
 from hpcjobs.run.events import record_event
 from hpcjobs.run.files import append_line, read_lines
@@ -18,8 +18,8 @@ from hpcjobs.run.layout import RunDir
 
 
 def slurm_is_here() -> bool:
-    """Whether jobs can be submitted from this machine."""
-    return shutil.which("sbatch") is not None
+    """Whether this machine belongs to a cluster that jobs can be submitted to."""
+    return shutil.which("sbatch") is not None and is_configured()
 
 
 def sbatch_command(run: RunDir) -> list[str]:

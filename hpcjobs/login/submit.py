@@ -93,8 +93,8 @@ def _on_slurm(experiment: Experiment) -> bool:
     kind, nodes = experiment.cluster.kind, experiment.parallel.nodes
     if kind == "slurm" and not slurm_is_here():
         raise SchedulerError(
-            "cluster=slurm, but sbatch is not on the PATH: log in to a node of the cluster, "
-            "load its Slurm module, or write cluster=local"
+            "cluster=slurm, but sbatch is not on the PATH or knows no cluster: log in to a node of "
+            "the cluster, load its Slurm module, or write cluster=local"
         )
     on_slurm = kind == "slurm" or (kind == "auto" and slurm_is_here())
     if not on_slurm and nodes > 1:

@@ -15,6 +15,8 @@ _ENDED = frozenset(
     "TIMEOUT".split()
 )
 _GONE = "Invalid job id"
+_NO_CLUSTER = "Could not establish a configuration source"
+_NOT_FOUND = 127
 _ANSWER_TIMEOUT_S = 30.0
 
 
@@ -36,7 +38,7 @@ def run_command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
             list(argv), capture_output=True, text=True, timeout=_ANSWER_TIMEOUT_S, check=False
         )
     except FileNotFoundError:
-        return subprocess.CompletedProcess(list(argv), 127, "", f"{argv[0]}: not found")
+        return subprocess.CompletedProcess(list(argv), _NOT_FOUND, "", f"{argv[0]}: not found")
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(list(argv), 124, "", f"{argv[0]}: no answer")
 
@@ -72,6 +74,15 @@ def job_alive(job_id: str, run: Run = run_command) -> bool | None:
         return False if _GONE in answer.stderr else None
     view = parse_job(answer.stdout)
     return None if view is None else view.state not in _ENDED
+
+
+def is_configured(run: Run = run_command) -> bool:
+    """Says whether Slurm's commands know a cluster; a controller that is down still counts.
+
+    A machine may have the packages installed and belong to no cluster.
+    """
+    answer = run(["scontrol", "ping"])
+    return answer.returncode != _NOT_FOUND and _NO_CLUSTER not in answer.stderr
 
 
 def requeue(job_id: str, restarts: int, run: Run = run_command) -> str | None:

@@ -80,6 +80,20 @@ def test_the_first_host_or_the_list_itself(answer, host):
     assert first_host("n[1-2]", answer) == host
 
 
+@pytest.mark.parametrize(
+    ("answer", "configured"),
+    [
+        (answers(0, "Slurmctld(primary) at n1 is UP"), True),
+        (answers(1, "Slurmctld(primary) at n1 is DOWN"), True),
+        (answers(124), True),
+        (answers(127), False),
+        (answers(1, err="scontrol: fatal: Could not establish a configuration source"), False),
+    ],
+)
+def test_installed_packages_alone_are_no_cluster(answer, configured):
+    assert slurm.is_configured(answer) is configured
+
+
 def scripted(*results):
     """Answers one command after another."""
     left = list(results)

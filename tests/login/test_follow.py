@@ -1,0 +1,95 @@
+"""Following a run reads only its directory, and says what to type next."""
+
+import io
+import shlex
+
+import pytest
+from rich.console import Console
+
+from hpcjobs.login.follow import follow, resume_command, show_result
+from hpcjobs.login.follow_command import has_ended
+from hpcjobs.run.errors import TrainingFailedError
+from hpcjobs.run.events import record_event
+from hpcjobs.run.files import append_line, write_json
+from hpcjobs.run.layout import RunDir
+from hpcjobs.run.verdict import Verdict, write_verdict
+
+
+@pytest.fixture
+def run(weird_tmp_path):
+    run = RunDir(weird_tmp_path / "run")
+    run.path.mkdir()
+    write_json(run.record, {"overrides": ["+experiment=mgm_lora_demo", "run_dir=old"]})
+    run.new_attempt()
+    return run
+
+
+def ended(kind):
+    return ("attempt_ended", {"action": {"kind": kind}})
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([], False),
+        ([("submitted", {}), ("attempt_started", {})], False),
+        ([("attempt_started", {}), ended("exit")], True),
+        ([("attempt_started", {}), ended("requeue"), ("requeued", {})], False),
+        ([ended("requeue"), ("requeue_refused", {})], True),
+        ([ended("exit"), ("submitted", {})], False),
+        ([ended("requeue"), ("attempt_started", {}), ended("exit")], True),
+    ],
+)
+def test_a_run_has_ended_when_nothing_more_happens_by_itself(run, events, expected):
+    for kind, fields in events:
+        record_event(run, kind, **fields)
+    assert has_ended(run) is expected
+
+
+def printed(action):
+    console = Console(file=io.StringIO(), width=200)
+    action(console)
+    return console.file.getvalue()
+
+
+def test_progress_shows_steps_and_loss(run):
+    record_event(run, "training", steps=10)
+    append_line(run.metrics, {"kind": "train", "step": 4, "loss": 1.25, "samples_per_s": 8.0})
+    text = printed(lambda console: follow(run, console, lambda: True))
+    assert "4/10 steps" in text
+    assert "loss 1.250" in text
+
+
+def test_a_stopped_run_says_exactly_how_to_go_on(run):
+    write_verdict(run.attempt(1).verdict, Verdict("checkpointed", "stopped on SIGTERM", 7, 0))
+    text = printed(lambda console: show_result(run, console))
+    assert "saved at step 7" in text
+    words = shlex.split(resume_command(run))
+    assert words[:4] == ["python", "-m", "hpcjobs.submit", "+experiment=mgm_lora_demo"]
+    assert len(words) == 5
+    assert words[4].startswith("run_dir='")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        (Verdict("failed", "rank 1 was killed by signal 9", 3, 1), "rank 1 was killed"),
+        (Verdict("never", "cat.png is missing", None, 0), "cat.png is missing"),
+        (Verdict("unknown", "no process left a verdict"), "no process left a verdict"),
+        (None, "the job left no verdict"),
+    ],
+)
+def test_a_run_that_did_not_finish_says_why(run, verdict, said):
+    if verdict is not None:
+        write_verdict(run.attempt(1).verdict, verdict)
+    with pytest.raises(TrainingFailedError, match=said):
+        printed(lambda console: show_result(run, console))
+
+
+def test_the_end_of_the_culprits_log_is_shown(run):
+    run.attempt(1).rank_log(1).write_text("first\n[bold]markup stays text\n")
+    write_verdict(run.attempt(1).verdict, Verdict("failed", "it crashed", 3, 1))
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(TrainingFailedError):
+        show_result(run, console)
+    assert "[bold]markup stays text" in console.file.getvalue()
