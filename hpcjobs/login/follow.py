@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from hpcjobs.login.override_word import override_word
 from hpcjobs.run.errors import TrainingFailedError
-from hpcjobs.run.files import read_json, read_lines
+from hpcjobs.run.files import Tail, read_json
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.verdict import Verdict, read_verdict
 
@@ -30,38 +30,42 @@ def follow(run: RunDir, console: Console, ended: Callable[[], bool]) -> None:
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=None, steps="", figures="")
+        watched = _Watched(Tail(run.events), Tail(run.metrics))
         while not ended():
-            _advance(run, progress, task)
+            watched.show(progress, task)
             time.sleep(POLL_S)
-        _advance(run, progress, task)
+        watched.show(progress, task)
 
 
-def _advance(run: RunDir, progress: Progress, task: TaskID) -> None:
-    steps = next((e["steps"] for e in read_lines(run.events) if e["kind"] == "training"), None)
-    if steps is None:
-        return
-    last = last_metric(run.metrics, "train")
-    if last is None:
-        progress.update(task, description="preparing", total=steps)
-        return
-    figures = f"loss {last['loss']:.3f}, {last['samples_per_s']:.1f} samples/s"
-    progress.update(
-        task,
-        description="training",
-        total=steps,
-        completed=last["step"],
-        steps=f"{last['step']}/{steps} steps",
-        figures=figures,
-    )
+@dataclass
+class _Watched:
+    """What has been read of a run so far; its files grow long, so each line is read once."""
 
+    events: Tail
+    metrics: Tail
+    steps: int | None = None
+    last: dict[str, Any] | None = None
 
-def last_metric(path: Path, kind: str) -> dict[str, Any] | None:
-    """The last line of a kind in a metrics file; None where there is none."""
-    last = None
-    for line in read_lines(path):
-        if line.get("kind") == kind:
-            last = line
-    return last
+    def show(self, progress: Progress, task: TaskID) -> None:
+        for event in self.events.new_lines():
+            if event["kind"] == "training":
+                self.steps = event["steps"]
+        for line in self.metrics.new_lines():
+            if line["kind"] == "train":
+                self.last = line
+        if self.steps is None:
+            return
+        if self.last is None:
+            progress.update(task, description="preparing", total=self.steps)
+            return
+        progress.update(
+            task,
+            description="training",
+            total=self.steps,
+            completed=self.last["step"],
+            steps=f"{self.last['step']}/{self.steps} steps",
+            figures=f"loss {self.last['loss']:.3f}, {self.last['samples_per_s']:.1f} samples/s",
+        )
 
 
 def latest_verdict(run: RunDir) -> Verdict | None:

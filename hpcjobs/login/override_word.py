@@ -14,5 +14,6 @@ def override_word(key: str, value: object) -> str:
     text = str(value)
     if _PLAIN.fullmatch(text):
         return f"{key}={text}"
-    escaped = re.sub(r"(\\*)'", lambda match: match.group(1) * 2 + "\\'", text)
+    # Backslashes count only before a quote: within the value, or the one that ends it.
+    escaped = re.sub(r"(\\*)(?:'|$)", lambda m: m[1] * 2 + ("\\'" if m[0] != m[1] else ""), text)
     return f"{key}='{escaped}'"

@@ -59,14 +59,31 @@ def append_line(path: Path, value: object) -> None:
 
 def read_lines(path: Path) -> Iterator[Any]:
     """Yields the JSON lines of ``path``; a missing file has none, a torn last line is left out."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+    yield from Tail(path).new_lines()
+
+
+class Tail:
+    """Reads a growing file of JSON lines, each line once."""
+
+    def __init__(self, path: Path) -> None:
+        """Starts at the beginning; the file need not exist yet."""
+        self._path = path
+        self._offset = 0
+
+    def new_lines(self) -> Iterator[Any]:
+        """Yields the complete lines that came since the last call; broken ones are left out."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    continue
 
 
 def make_private_dir(path: Path) -> None:

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from hpcjobs.run.errors import InputError
-from hpcjobs.run.files import append_line, make_private_dir, read_json, read_lines, write_text
+from hpcjobs.run.files import Tail, append_line, make_private_dir, read_json, read_lines, write_text
 
 
 def mode(path):
@@ -52,3 +52,18 @@ def test_an_unreadable_json_file_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"x\.json"):
         read_json(path)
+
+
+def test_a_growing_file_is_read_line_by_line_each_once(tmp_path):
+    log = tmp_path / "log"
+    tail = Tail(log)
+    assert list(tail.new_lines()) == []
+    append_line(log, 1)
+    with log.open("ab") as file:
+        file.write(b'{"half":')
+    assert list(tail.new_lines()) == [1]
+    with log.open("ab") as file:
+        file.write(b" 2}\n")
+    append_line(log, 3)
+    assert list(tail.new_lines()) == [{"half": 2}, 3]
+    assert list(tail.new_lines()) == []
