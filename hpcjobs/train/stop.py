@@ -25,7 +25,7 @@ class StopFlag:
         return self.signal_name is not None
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.signal_name = signal.Signals(number).name
+        self.signal_name = self.signal_name or signal.Signals(number).name
 
 
 def agree(flags: tuple[bool, ...], device: torch.device) -> tuple[bool, ...]:
