@@ -1,10 +1,13 @@
 """Submission to Slurm through submitit, with our batch script as the only text."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
+import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from hpcjobs.login.job_environment import job_environment, only_variables
@@ -45,12 +48,14 @@ def submit_to_slurm(job: Job) -> str:
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:  # noqa: ARG002
             return sbatch_command(job.run)
 
+    heard = io.StringIO()  # submitit prints what sbatch says; a refusal is said once, by us
     try:
         executor = ScriptExecutor(folder=job.run.submitit)
-        with only_variables(job_environment(os.environ)):
+        with only_variables(job_environment(os.environ)), redirect_stderr(heard):
             submitted = executor.submit(CommandFunction([job.python, str(job.run.node_archive)]))
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
         raise SchedulerError(f"Slurm refused the job: {_refusal(error)}") from error
+    sys.stderr.write(heard.getvalue())
     job_id = str(submitted.job_id)
     append_line(job.run.submissions, {"time": round(time.time(), 3), "job_id": job_id})
     record_event(job.run, "submitted", job_id=job_id, script=str(job.run.script))

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,8 +59,9 @@ def submit(argv: Sequence[str]) -> int:
     refuse_if_busy(job.run)
     console = Console(highlight=False)
     show_preview(console, experiment, job.run, figures, "Slurm" if on_slurm else "this machine")
+    is_new = not job.run.path.exists()
     write_run(job, words.overrides, os.environ)
-    return _to_slurm(job, console) if on_slurm else _here(job, console)
+    return _to_slurm(job, console, is_new) if on_slurm else _here(job, console)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -111,8 +113,13 @@ def _dry_run(job: Job) -> int:
     return 0
 
 
-def _to_slurm(job: Job, console: Console) -> int:
-    job_id = submit_to_slurm(job)
+def _to_slurm(job: Job, console: Console, is_new: bool) -> int:
+    try:
+        job_id = submit_to_slurm(job)
+    except SchedulerError:
+        if is_new:  # nothing has run here and nothing will
+            shutil.rmtree(job.run.path)
+        raise
     run = job.run
     console.print(f"submitted as Slurm job [bold]{job_id}[/]")
     for line in (

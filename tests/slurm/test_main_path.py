@@ -184,6 +184,7 @@ def test_a_refusal_of_slurm_is_one_line_with_its_words(slurm, data, tmp_path, ch
     assert said in answer.stderr
     assert "Traceback" not in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
+    assert not run.path.exists()
 
 
 def test_the_jobs_environment_holds_no_secret_of_the_shell(slurm, data, tmp_path):
