@@ -29,7 +29,7 @@ def refuse_too_many(bad: Sequence[BadSample], limit: int, what: str) -> None:
     named = "; ".join(
         f"{sample.id} (number {sample.index}): {sample.reason}" for sample in bad[:_SHOWN]
     )
-    more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+    more = f"; and {len(bad) - _SHOWN} more, all in data_check.json" if len(bad) > _SHOWN else ""
     raise InputError(
         f"{len(bad)} of the {what} samples cannot be used (allowed: {limit}): {named}{more}; "
         f"mend them, or leave them out with data.bad_samples_max={len(bad)}"

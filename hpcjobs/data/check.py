@@ -12,6 +12,8 @@ from hpcjobs.data.template import encode
 from hpcjobs.run.errors import InputError
 
 _PROBE_PX = 8
+_AT_ONCE = 4096
+"""Samples handed to the threads together: a waiting one costs about a kilobyte."""
 
 
 def check_samples(
@@ -34,9 +36,13 @@ def check_samples(
         The broken ones in the order of the samples.
     """
     share = list(dataset.samples)[rank::world_size]
+    bad: list[BadSample] = []
     with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(lambda sample: _check(dataset, sample, how), share)
-        return [bad for bad in found if bad is not None]
+        for first in range(0, len(share), _AT_ONCE):
+            part = share[first : first + _AT_ONCE]
+            found = pool.map(lambda sample: _check(dataset, sample, how), part)
+            bad += [sample for sample in found if sample is not None]
+    return bad
 
 
 def without(samples: Sequence[Sample], bad: Sequence[BadSample]) -> list[Sample]:

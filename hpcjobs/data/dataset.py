@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from hpcjobs.data.llava_json import Sample
 from hpcjobs.data.picture import load_picture
 from hpcjobs.data.template import IGNORE_INDEX, encode
+from hpcjobs.run.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,15 @@ class MgmDataset(Dataset[Item]):
             InputError: the sample broke since the data was checked.
         """
         sample = self.samples[index]
+        try:
+            return self._item(sample)
+        except InputError as error:
+            raise InputError(
+                f"sample {sample.id} (number {sample.index}) cannot be used any more: {error}; "
+                f"mend it and submit the run again (data.check=decode looks before the first step)"
+            ) from error
+
+    def _item(self, sample: Sample) -> Item:
         encoded = encode(sample, self.tokenizer, self.picture_tokens, self.max_length)
         name = sample.picture
         return Item(

@@ -48,14 +48,14 @@ def load_tokenizer(path: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
         raise InputError(f"tokenizer {path} cannot be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     missing = [token for token in SPECIAL_TOKENS if not _is_one_token(token, tokenizer)]
     if missing:
         raise InputError(
             f"tokenizer {path} lacks {', '.join(missing)}, which the template needs as single "
             f"tokens: use the model's own tokenizer.json"
         )
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return tokenizer
 
 

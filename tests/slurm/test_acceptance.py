@@ -72,10 +72,10 @@ def test_plain_peft_loads_the_adapter_on_a_plain_gemma(undisturbed):
     plain.load_state_dict(
         {name: value for name, value in ours.state_dict().items() if name in plain.state_dict()}
     )
-    words_BL = torch.arange(5, 25)[None]
-    before = plain(words_BL).logits
+    ids = torch.arange(5, 25)[None]
+    before = plain(ids).logits
     adapted = PeftModel.from_pretrained(plain, undisturbed.result / "adapter").eval()
-    assert not torch.allclose(adapted(words_BL).logits, before)
+    assert not torch.allclose(adapted(ids).logits, before)
     lora = [name for name, _ in adapted.named_parameters() if "lora_B" in name]
     assert len(lora) == 7 * experiment.model.text.layers
     assert all(adapted.get_parameter(name).abs().max() > 0 for name in lora)

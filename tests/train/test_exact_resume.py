@@ -5,6 +5,7 @@ Slow: each case trains twice with real processes and imports torch three times o
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from runs import assert_equal_runs, start, submit, trained_steps, wait_until
@@ -28,16 +29,14 @@ def words(data, run_dir, **changes):
 
 def leader_pid(run, attempt, rank):
     """The pid of a training process, found by the run directory on its command line."""
-    for proc in os.listdir("/proc"):
-        if not proc.isdigit():
-            continue
+    for proc in Path("/proc").glob("[0-9]*"):
         try:
-            argv = open(f"/proc/{proc}/cmdline").read().split("\0")
-            env = open(f"/proc/{proc}/environ").read().split("\0")
+            argv = (proc / "cmdline").read_text().split("\0")
+            env = (proc / "environ").read_text(errors="replace").split("\0")
         except OSError:
             continue
         if "hpcjobs.train" in argv and str(run.path) in argv and f"RANK={rank}" in env:
-            return int(proc)
+            return int(proc.name)
     raise AssertionError(f"no process of rank {rank}")
 
 
