@@ -28,6 +28,12 @@ class Request:
     run_dir: str | None = None
     dry_run: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuses empty paths, which would mean the working directory."""
+        for name in ("runs_dir", "run_dir"):
+            if getattr(self, name) == "":
+                raise ConfigError(f"{name} is empty: write {name}=DIR")
+
 
 def compose_experiment(
     overrides: Sequence[str], config_dirs: Sequence[Path] = (), here: Path | None = None
@@ -116,15 +122,23 @@ def _absolute(experiment: Experiment, here: Path) -> Experiment:
     model, data, cluster = experiment.model, experiment.data, experiment.cluster
     return replace(
         experiment,
-        data=replace(data, root=_join(here, data.root)),
+        data=replace(data, root=absolute(here, data.root)),
         model=replace(
             model,
-            path=model.path and _join(here, model.path),
-            tokenizer=model.tokenizer and _join(here, model.tokenizer),
+            path=model.path and absolute(here, model.path),
+            tokenizer=model.tokenizer and absolute(here, model.tokenizer),
         ),
-        cluster=replace(cluster, env_file=cluster.env_file and _join(here, cluster.env_file)),
+        cluster=replace(cluster, env_file=cluster.env_file and absolute(here, cluster.env_file)),
     )
 
 
-def _join(here: Path, path: str) -> str:
-    return str(here / Path(path).expanduser())
+def absolute(here: Path, path: str) -> str:
+    """Makes a path absolute, ``~`` included.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    try:
+        return str(here / Path(path).expanduser())
+    except RuntimeError as error:
+        raise ConfigError(f"{path} names no user of this machine: write the path out") from error

@@ -1,11 +1,14 @@
 """What every command's door shares: errors become one line and an exit code."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from hpcjobs.run.errors import HpcjobsError
+from hpcjobs.login.console import silence_stdout
+from hpcjobs.run.errors import ConfigError, HpcjobsError, InputError
 
 EXIT_INTERRUPTED = 130
 
@@ -16,22 +19,53 @@ def run_door(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     Everything that the command writes is private: the umask is 077.
     """
     os.umask(0o077)
+    _mend_streams()
     try:
-        return command(sys.argv[1:] if argv is None else argv)
+        code = command(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
     except HpcjobsError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return _say(error, error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
+        silence_stdout()
         return 0
+    except OSError as error:
+        return _say(_as_input_error(error), InputError.exit_code)
+    return code
+
+
+def _as_input_error(error: OSError) -> Exception:
+    if error.filename is None:
+        return error
+    path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    return InputError(f"cannot use {path}: {error.strerror}; check the path and your rights to it")
+
+
+def _say(error: Exception, code: int) -> int:
+    sys.stderr.write(f"error: {' '.join(str(error).splitlines())}\n")
+    return code
+
+
+def _mend_streams() -> None:
+    """Escapes what the terminal's encoding lacks; a closed stream becomes the null device."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; {self.prog} --help shows what there is")
 
 
 def parser(program: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
     """An argument parser in the house's style."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"python -m hpcjobs.{program}",
         description=description,
         epilog=epilog,

@@ -1,9 +1,11 @@
 """Follows a run by what it writes: a progress bar, and the result at the end."""
 
 import shlex
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +19,7 @@ from hpcjobs.run.verdict import Verdict, read_verdict
 
 POLL_S = 0.5
 _LOG_LINES = 15
+_ROOM_BYTES = 1 << 16
 
 
 def follow(run: RunDir, console: Console, ended: Callable[[], bool]) -> None:
@@ -68,39 +71,62 @@ class _Watched:
         )
 
 
-def latest_verdict(run: RunDir) -> Verdict | None:
-    """The verdict of the newest attempt; None where it has none yet."""
-    numbers = run.attempt_numbers()
-    return read_verdict(run.attempt(numbers[-1]).verdict) if numbers else None
+def latest_verdict(run: RunDir, after: int = 0) -> Verdict | None:
+    """The verdict of the newest attempt behind number ``after``; None where it has none yet."""
+    number = _newest_attempt(run, after)
+    return read_verdict(run.attempt(number).verdict) if number else None
 
 
-def show_result(run: RunDir, console: Console) -> None:
+def _newest_attempt(run: RunDir, after: int) -> int | None:
+    return max((number for number in run.attempt_numbers() if number > after), default=None)
+
+
+def show_result(run: RunDir, console: Console, after: int = 0) -> None:
     """Prints how a run ended and what to type next.
+
+    Args:
+        run: the run.
+        console: where to print.
+        after: the last attempt that does not count, since it was there before.
 
     Raises:
         TrainingFailedError: it did not finish; says why and where to look.
     """
-    verdict = latest_verdict(run)
+    verdict = latest_verdict(run, after)
     if verdict is not None and verdict.status == "done":
         _show_done(run, console)
         return
     if verdict is not None and verdict.status == "checkpointed":
         console.print(f"stopped, saved at step {verdict.step}. Go on with:")
-        console.print(f"  {resume_command(run)}", soft_wrap=True)
+        show_resumption(run, console)
         return
     if verdict is not None and verdict.status == "never":
+        console.print("once that is mended, go on with:")
+        show_resumption(run, console)
         raise TrainingFailedError(verdict.reason)
-    for line in _log_tail(run, verdict):
+    for line in _log_tail(run, verdict, after):
         console.print(line, style="dim", markup=False, highlight=False)
-    reason = verdict.reason if verdict else "the job left no verdict"
+    reason = verdict.reason if verdict else f"the job left no verdict{_full_disk(run)}"
     raise TrainingFailedError(f"the run did not finish: {reason}; see {run.attempts}")
+
+
+def is_finished(run: RunDir) -> bool:
+    """Whether the run has trained to its end and left its result."""
+    verdict = latest_verdict(run)
+    return verdict is not None and verdict.status == "done" and run.result_file.exists()
+
+
+def show_resumption(run: RunDir, console: Console) -> None:
+    """Prints the command that continues a run, as it is to be typed."""
+    console.print(f"  {resume_command(run)}", soft_wrap=True, markup=False)
 
 
 def resume_command(run: RunDir) -> str:
     """What to type to continue a run where it stopped."""
-    overrides = read_json(run.record)["overrides"]
-    kept = [word for word in overrides if not word.startswith("run_dir=")]
-    words = ["python", "-m", "hpcjobs.submit", *kept, override_word("run_dir", run.path)]
+    record = read_json(run.record)
+    dirs = [word for place in record.get("config_dirs", []) for word in ("--config-dir", place)]
+    kept = [word for word in record["overrides"] if not word.startswith("run_dir=")]
+    words = ["python", "-m", "hpcjobs.submit", *dirs, *kept, override_word("run_dir", run.path)]
     return shlex.join(words)
 
 
@@ -113,15 +139,27 @@ def _show_done(run: RunDir, console: Console) -> None:
         shuffled = result.get("heldout_loss_shuffled_pictures")
         if shuffled is not None:
             console.print(f"  with the pictures shuffled between the samples: {shuffled:.3f}")
-    console.print(f"  run directory  {run.path}", soft_wrap=True)
-    console.print(f"  result         {run.result}", soft_wrap=True)
+    console.print(f"  run directory  {run.path}", soft_wrap=True, markup=False)
+    console.print(f"  result         {run.result}", soft_wrap=True, markup=False)
 
 
-def _log_tail(run: RunDir, verdict: Verdict | None) -> list[str]:
-    numbers = run.attempt_numbers()
-    if not numbers:
-        return []
-    log = run.attempt(numbers[-1]).rank_log((verdict.rank if verdict else None) or 0)
-    if not log.exists():
+def _log_tail(run: RunDir, verdict: Verdict | None, after: int) -> list[str]:
+    number = _newest_attempt(run, after)
+    rank = (verdict.rank if verdict else None) or 0
+    log = run.attempt(number).rank_log(rank) if number else None
+    if log is None or not log.exists() or not log.stat().st_size:
+        log = _broker_log(run)
+    if log is None:
         return []
     return log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+
+
+def _broker_log(run: RunDir) -> Path | None:
+    """What the newest job printed itself: it tells why no training process came to be."""
+    logs = [*run.path.glob("slurm-*.log"), *run.submitit.glob("*_log.out")]
+    return max(logs, key=lambda log: log.stat().st_mtime, default=None)
+
+
+def _full_disk(run: RunDir) -> str:
+    """A verdict that is missing may have found no room."""
+    return ": its disk is full" if shutil.disk_usage(run.path).free < _ROOM_BYTES else ""

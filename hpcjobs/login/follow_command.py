@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from hpcjobs.login import door
+from hpcjobs.login.console import make_console
 from hpcjobs.login.follow import follow, show_result
 from hpcjobs.run.errors import InputError
 from hpcjobs.run.files import read_lines
@@ -23,7 +22,7 @@ def follow_command(argv: Sequence[str]) -> int:
     run = RunDir(parser.parse_args(argv).run.resolve())
     if not run.config.exists():
         raise InputError(f"{run.path} is no run directory: it holds no config.json")
-    console = Console(highlight=False)
+    console = make_console()
     follow(run, console, lambda: has_ended(run))
     show_result(run, console)
     return 0

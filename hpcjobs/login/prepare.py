@@ -3,8 +3,10 @@
 import datetime as dt
 import getpass
 import importlib.metadata
+import os.path
 import platform
 import secrets as random_secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcjobs.login.compose import Request
+from hpcjobs.login.compose import Request, absolute
 from hpcjobs.login.node_archive import write_node_archive
 from hpcjobs.login.render import check_run_path, render_script
 from hpcjobs.login.secrets import refuse_secrets
@@ -23,8 +25,11 @@ from hpcjobs.run.launch import Launch, write_launch
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.schema import build, plain
 
-# What a continued run may change: where it runs and how long, not what it computes.
-_FREE_SECTIONS = ("cluster", "container")
+# What a continued run may change: where it runs, how long and how safely, not what it computes.
+_FREE = frozenset(
+    "cluster container data.workers data.bad_samples_max train.checkpoint "
+    "train.log_every_steps".split()
+)
 _PACKAGES = ("hpcjobs", "torch", "deepspeed", "transformers", "peft", "submitit", "hydra-core")
 
 
@@ -50,34 +55,51 @@ def plan_job(
     check_run_path(run.path)
     python = experiment.cluster.python or sys.executable
     script = render_script(experiment, run, python)
+    refuse_secrets("the configuration", repr(plain(experiment)), environment)
     refuse_secrets("the batch script", script, environment)
     return Job(experiment, run, python, script)
 
 
-def write_run(job: Job, overrides: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Writes everything that the job needs into its run directory.
+def write_run(
+    job: Job,
+    overrides: Sequence[str],
+    environment: Mapping[str, str],
+    config_dirs: Sequence[Path] = (),
+) -> None:
+    """Writes everything that the job needs into its run directory: all of it, or no directory.
 
     Raises:
         ConfigError: the directory holds a run that computes something else, or a secret
             would be written.
         InputError: the directory cannot be written.
     """
-    config = plain(job.experiment)
-    record = _record(overrides)
-    for what, text in (("the configuration", repr(config)), ("the overrides", repr(record))):
-        refuse_secrets(what, text, environment)
+    record = _record(overrides, config_dirs)
+    refuse_secrets("the record of the submission", repr(record), environment)
     refuse_other_run(job.run, job.experiment)
+    is_new = not job.run.config.exists()
+    try:
+        _write_files(job, record)
+    except BaseException:
+        if is_new:  # half a run could be neither continued nor begun
+            shutil.rmtree(job.run.path, ignore_errors=True)
+        raise
+
+
+def _write_files(job: Job, record: dict[str, Any]) -> None:
     try:
         make_private_dir(job.run.path)
         make_private_dir(job.run.checkpoints)
         make_private_dir(job.run.submitit)
-        write_json(job.run.config, config)
+        write_json(job.run.config, plain(job.experiment))
         write_json(job.run.record, record)
         write_launch(job.run.launch, _launch(job))
         write_node_archive(job.run.node_archive)
         write_text(job.run.script, job.script)
     except OSError as error:
-        raise InputError(f"cannot write the run directory {job.run.path}: {error}") from error
+        raise InputError(
+            f"cannot write the run directory {job.run.path}: {error.strerror}; write another "
+            f"runs_dir or run_dir"
+        ) from error
 
 
 def refuse_other_run(run: RunDir, experiment: Experiment) -> None:
@@ -87,24 +109,26 @@ def refuse_other_run(run: RunDir, experiment: Experiment) -> None:
         ConfigError: names the first key that differs.
     """
     if not run.config.exists():
-        if run.path.is_dir() and any(run.path.iterdir()):
+        if run.path.exists() and not run.path.is_dir():
+            raise ConfigError(f"{run.path} is a file; use another run_dir")
+        if run.path.is_dir() and any(path != run.submitting for path in run.path.iterdir()):
             raise ConfigError(f"{run.path} is not empty and holds no run; use another run_dir")
         return
-    before = build(Experiment, read_json(run.config))
-    old, new = plain(before), plain(experiment)
-    for section in _FREE_SECTIONS:
-        old.pop(section), new.pop(section)
-    difference = _first_difference(old, new, "")
+    try:
+        before = build(Experiment, read_json(run.config))
+    except ConfigError as error:
+        raise ConfigError(f"{run.config} is of another version: {error}") from error
+    difference = _first_difference(plain(before), plain(experiment), "")
     if difference:
         raise ConfigError(f"{run.path} holds a run with {difference}; use another run_dir")
 
 
 def _run_path(request: Request, experiment: Experiment, here: Path) -> Path:
     if request.run_dir is not None:
-        return here / Path(request.run_dir).expanduser()
+        return Path(os.path.normpath(absolute(here, request.run_dir)))
     now = dt.datetime.now(tz=dt.UTC).strftime("%Y%m%d-%H%M%S")
     name = f"{experiment.name}-{now}-{random_secrets.token_hex(2)}"
-    return here / Path(request.runs_dir).expanduser() / name
+    return Path(os.path.normpath(absolute(here, request.runs_dir))) / name
 
 
 def _launch(job: Job) -> Launch:
@@ -120,13 +144,14 @@ def _launch(job: Job) -> Launch:
     )
 
 
-def _record(overrides: Sequence[str]) -> dict[str, Any]:
+def _record(overrides: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, Any]:
     return {
         "submitted": dt.datetime.now(tz=dt.UTC).isoformat(timespec="seconds"),
         "user": getpass.getuser(),
         "host": platform.node(),
         "directory": str(Path.cwd()),
         "overrides": list(overrides),
+        "config_dirs": [str(directory.resolve()) for directory in config_dirs],
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git_commit(),
@@ -159,6 +184,8 @@ def _first_difference(old: Any, new: Any, where: str) -> str | None:  # noqa: AN
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(k for k in new if k not in old)]:
             path = f"{where}.{key}" if where else key
+            if path in _FREE:
+                continue
             found = _first_difference(old.get(key), new.get(key), path)
             if found:
                 return found

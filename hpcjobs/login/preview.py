@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hpcjobs.login.figures import Figures
 from hpcjobs.run.experiment import Experiment
@@ -19,7 +20,7 @@ def show_preview(
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in preview_rows(experiment, run, figures):
-        table.add_row(name, value)
+        table.add_row(name, Text(value))  # as it is: a path may look like markup
     console.print(table)
 
 

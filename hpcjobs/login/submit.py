@@ -12,18 +12,32 @@ from rich.console import Console
 
 from hpcjobs.login import door
 from hpcjobs.login.compose import compose_experiment, group_choices
+from hpcjobs.login.console import make_console
 from hpcjobs.login.figures import figures_of
-from hpcjobs.login.follow import follow, show_result
-from hpcjobs.login.inputs import missing_inputs, refuse_full_disk, refuse_missing
-from hpcjobs.login.local_submit import start_locally, stop_locally
+from hpcjobs.login.follow import (
+    follow,
+    is_finished,
+    latest_verdict,
+    show_result,
+    show_resumption,
+)
+from hpcjobs.login.inputs import (
+    missing_inputs,
+    refuse_full_disk,
+    refuse_missing,
+    refuse_missing_here,
+)
+from hpcjobs.login.local_submit import LocalRun, start_locally, stop_locally
 from hpcjobs.login.prepare import Job, plan_job, refuse_other_run, write_run
 from hpcjobs.login.preview import show_preview
+from hpcjobs.login.secrets import refuse_secrets
 from hpcjobs.login.slurm_submit import (
     refuse_if_busy,
     sbatch_command,
     slurm_is_here,
     submit_to_slurm,
 )
+from hpcjobs.login.submission_lock import submission_lock
 from hpcjobs.run.errors import ConfigError, SchedulerError
 from hpcjobs.run.experiment import Experiment
 
@@ -35,7 +49,8 @@ examples:
   python -m hpcjobs.submit --config-dir my_conf +experiment=mine
 
 exit codes: 0 submitted or finished, 2 wrong configuration, 3 missing or broken input,
-4 Slurm missing or refusing, 5 the run directory is held, 6 the run did not finish
+4 Slurm missing or refusing, 5 the run directory is held, 6 the run did not finish,
+130 interrupted: a run on this machine has saved and can go on
 """
 
 
@@ -46,6 +61,7 @@ def submit(argv: Sequence[str]) -> int:
         HpcjobsError: everything that a user can mend.
     """
     words = _parse(argv)
+    refuse_secrets("the command line", "\n".join(words.overrides), os.environ)
     here = Path.cwd()
     request, experiment = compose_experiment(words.overrides, words.config_dir, here)
     job = plan_job(request, experiment, os.environ, here)
@@ -53,15 +69,23 @@ def submit(argv: Sequence[str]) -> int:
     if request.dry_run:
         return _dry_run(job)
     on_slurm = _on_slurm(experiment)
-    refuse_missing(experiment)
-    refuse_full_disk(experiment, job.run.path, figures.trainable)
     refuse_other_run(job.run, experiment)
     refuse_if_busy(job.run)
-    console = Console(highlight=False)
+    console = make_console()
+    if is_finished(job.run):
+        console.print("the run has finished already, nothing was started")
+        show_result(job.run, console)
+        return 0
+    refuse_missing(experiment)
+    if not on_slurm:
+        refuse_missing_here(experiment)
+    refuse_full_disk(experiment, job.run, figures.trainable)
     show_preview(console, experiment, job.run, figures, "Slurm" if on_slurm else "this machine")
-    is_new = not job.run.path.exists()
-    write_run(job, words.overrides, os.environ)
-    return _to_slurm(job, console, is_new) if on_slurm else _here(job, console)
+    with submission_lock(job.run):
+        refuse_if_busy(job.run)
+        is_new = not job.run.config.exists()
+        write_run(job, words.overrides, os.environ, words.config_dir)
+        return _to_slurm(job, console, is_new) if on_slurm else _here(job, console)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -88,7 +112,20 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     words = parser.parse_intermixed_args(argv)
     if words.multirun:
         raise ConfigError("--multirun is not there yet: submit one run at a time")
+    if not words.overrides:
+        raise ConfigError(f"no experiment is named: write +experiment=NAME, one of {choices}")
+    for word in words.overrides:
+        if not _is_text(word):
+            raise ConfigError(f"{word!a} is not UTF-8 text: rename what it names")
     return words
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _on_slurm(experiment: Experiment) -> bool:
@@ -124,7 +161,7 @@ def _to_slurm(job: Job, console: Console, is_new: bool) -> int:
     console.print(f"submitted as Slurm job [bold]{job_id}[/]")
     for line in (
         f"squeue -j {job_id}",
-        f"python -m hpcjobs.follow {shlex.quote(str(run.path))}",
+        _follow_words(job),
         f"tail -F {shlex.quote(str(run.path))}/attempts/1/rank-0.log",
         f"scancel {job_id}",
     ):
@@ -133,12 +170,41 @@ def _to_slurm(job: Job, console: Console, is_new: bool) -> int:
 
 
 def _here(job: Job, console: Console) -> int:
+    before = max(job.run.attempt_numbers(), default=0)
     started = start_locally(job)
     try:
         follow(job.run, console, started.done)
     except KeyboardInterrupt:
-        console.print("stopping: saving a checkpoint first")
-        stop_locally(started)
-        follow(job.run, console, started.done)
-    show_result(job.run, console)
+        return _stop(job, console, started, before)
+    show_result(job.run, console, before)
     return 0
+
+
+def _stop(job: Job, console: Console, started: LocalRun, before: int) -> int:
+    """Stops the run on this machine after an interrupt, and waits until it has saved."""
+    console.print("stopping: saving a checkpoint first")
+    try:
+        follow(job.run, console, lambda: _has_stopped(started))
+    except KeyboardInterrupt:
+        console.print("not waiting: the run saves and ends by itself. See what it does with:")
+        console.print(f"  {_follow_words(job)}", soft_wrap=True, markup=False)
+        return door.EXIT_INTERRUPTED
+    if max(job.run.attempt_numbers(), default=0) == before:
+        console.print("stopped before the training began. Start it again with:")
+        show_resumption(job.run, console)
+        return door.EXIT_INTERRUPTED
+    show_result(job.run, console, before)
+    verdict = latest_verdict(job.run, before)
+    return 0 if verdict and verdict.status == "done" else door.EXIT_INTERRUPTED
+
+
+def _has_stopped(started: LocalRun) -> bool:
+    """Asks again at every look: a process that is just starting may miss the first signal."""
+    if started.done():
+        return True
+    stop_locally(started)
+    return False
+
+
+def _follow_words(job: Job) -> str:
+    return f"python -m hpcjobs.follow {shlex.quote(str(job.run.path))}"

@@ -1,5 +1,6 @@
 """Range checks that configuration classes share."""
 
+import math
 import re
 
 from hpcjobs.run.errors import ConfigError
@@ -9,13 +10,15 @@ _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def at_least(name: str, value: float | None, low: float) -> None:
-    """Refuses a value below ``low``; None passes."""
+    """Refuses a value below ``low``, and infinity; None passes."""
+    _finite(name, value)
     if value is not None and not value >= low:
         raise ConfigError(f"{name} must be at least {low}, not {value}")
 
 
 def above(name: str, value: float | None, low: float) -> None:
-    """Refuses a value that is not greater than ``low``; None passes."""
+    """Refuses a value that is not greater than ``low``, and infinity; None passes."""
+    _finite(name, value)
     if value is not None and not value > low:
         raise ConfigError(f"{name} must be greater than {low}, not {value}")
 
@@ -30,6 +33,11 @@ def one_line(name: str, value: str | None) -> None:
     """Refuses control characters: a newline would end a ``#SBATCH`` line and start a command."""
     if value is not None and _CONTROL.search(value):
         raise ConfigError(f"{name} holds a control character: {value!r}; write it on one line")
+
+
+def _finite(name: str, value: float | None) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, not {value}")
 
 
 def run_name(value: str) -> None:

@@ -134,8 +134,12 @@ class Train:
             at_least(name, getattr(self, name), 1)
         for name in ("lr", "epochs", "max_grad_norm"):
             above(name, getattr(self, name), 0)
-        at_least("warmup_ratio", self.warmup_ratio, 0)
-        below("warmup_ratio", self.warmup_ratio, 1)
+        at_least("seed", self.seed, 0)
+        below("seed", self.seed, 2**63)  # what torch takes
+        at_least("weight_decay", self.weight_decay, 0)
+        for name in ("beta1", "beta2", "warmup_ratio"):
+            at_least(name, getattr(self, name), 0)
+            below(name, getattr(self, name), 1)
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError("set exactly one of epochs and steps, and the other to null")
 

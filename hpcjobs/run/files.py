@@ -1,5 +1,6 @@
 """Atomic, private files: a reader sees the old content or the new, never half of it."""
 
+import errno
 import hashlib
 import json
 import os
@@ -48,11 +49,21 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON values have no narrower
 
 
 def append_line(path: Path, value: object) -> None:
-    """Appends one JSON line with a single write, so that writers do not mix their lines."""
+    """Appends one JSON line with a single write, so that writers do not mix their lines.
+
+    A line that a full disk tore off is closed first, so that it does not spoil this one.
+
+    Raises:
+        OSError: the disk is full.
+    """
     line = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE_FILE)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, PRIVATE_FILE)
     try:
-        os.write(descriptor, line.encode())
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        content = (b"\n" if torn else b"") + line.encode()
+        if os.write(descriptor, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)
 

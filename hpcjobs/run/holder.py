@@ -106,8 +106,12 @@ def take(run: RunDir, me: Holder, alive: Alive) -> None:
         descriptor = os.open(run.holder, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
     except FileExistsError as error:
         raise RunHeldError(f"{run.path} was taken by another job at this moment") from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(asdict(me), file)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(me), file)
+    except BaseException:  # a full disk: half a holder would hold the run for ever
+        run.holder.unlink(missing_ok=True)
+        raise
 
 
 def release(run: RunDir, me: Holder) -> None:

@@ -65,6 +65,11 @@ class RunDir:
         return self.path / "holder.json"
 
     @property
+    def submitting(self) -> Path:
+        """The submission that is at work on this directory; absent when none is."""
+        return self.path / "submitting.json"
+
+    @property
     def checkpoints(self) -> Path:
         """One directory a committed step, and the advisory ``latest``."""
         return self.path / "checkpoints"

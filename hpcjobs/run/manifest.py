@@ -69,6 +69,20 @@ def committed_steps(checkpoints: Path) -> list[int]:
     return sorted(int(match.group(1)) for match in matches if match)
 
 
+def read_manifest(directory: Path) -> Manifest:
+    """Reads what a checkpoint says of itself, without looking at its files.
+
+    Raises:
+        InputError: the manifest is missing or unreadable.
+    """
+    try:
+        return build(Manifest, read_json(directory / MANIFEST))
+    except ConfigError as error:
+        raise InputError(
+            f"{directory / MANIFEST} is no manifest of this version: {error}"
+        ) from error
+
+
 def verify(directory: Path) -> Manifest:
     """Checks every file of a checkpoint against its manifest.
 
@@ -76,12 +90,7 @@ def verify(directory: Path) -> Manifest:
         InputError: the manifest is missing or unreadable, or a file is missing, truncated
             or changed; names the first such file.
     """
-    try:
-        manifest = build(Manifest, read_json(directory / MANIFEST))
-    except ConfigError as error:
-        raise InputError(
-            f"{directory / MANIFEST} is no manifest of this version: {error}"
-        ) from error
+    manifest = read_manifest(directory)
     for name, expected in manifest.files.items():
         _verify_file(directory, name, expected)
     return manifest
@@ -98,7 +107,23 @@ def newest_valid(checkpoints: Path) -> tuple[Path | None, list[str]]:
             problems.append(str(error))
             continue
         return directory, problems
+    if not problems and (checkpoints / LATEST).exists():
+        problems.append(f"{checkpoints} held checkpoints, and they are gone")
     return None, problems
+
+
+def set_aside_newer(checkpoints: Path, step: int) -> None:
+    """Renames the broken checkpoints after ``step`` to ``*.rejected``, so that a look is possible.
+
+    Under their own names they would count among those that ``prune`` keeps, and drive the
+    intact ones out.
+    """
+    for newer in committed_steps(checkpoints):
+        if newer > step:
+            broken = step_dir(checkpoints, newer)
+            aside = broken.with_name(f"{broken.name}.rejected")
+            shutil.rmtree(aside, ignore_errors=True)
+            broken.rename(aside)
 
 
 def prune(checkpoints: Path, keep: int) -> list[int]:

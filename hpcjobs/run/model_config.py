@@ -24,9 +24,15 @@ class TextDims:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        """Checks that query heads divide into key-value groups."""
-        for name in ("hidden", "layers", "heads", "kv_heads", "head_dim", "intermediate", "vocab"):
+        """Checks that query heads divide into key-value groups, and a head into pairs."""
+        for name in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vocab"):
             at_least(name, getattr(self, name), 1)
+        at_least("max_positions", self.max_positions, 1)
+        at_least("init_std", self.init_std, 0)
+        for name in ("head_dim", "norm_eps", "rope_theta"):
+            above(name, getattr(self, name), 0)
+        if self.head_dim % 2:
+            raise ConfigError(f"head_dim ({self.head_dim}) must be even: positions turn its pairs")
         if self.heads % self.kv_heads:
             raise ConfigError(
                 f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
@@ -45,8 +51,12 @@ class VisionDims:
     patch_px: int
 
     def __post_init__(self) -> None:
-        """Checks that the picture divides into patches."""
+        """Checks that the picture divides into patches, and the width into heads."""
         at_least("layers", self.layers, 2)
+        for name in ("hidden", "heads", "intermediate", "picture_px", "patch_px"):
+            at_least(name, getattr(self, name), 1)
+        if self.hidden % self.heads:
+            raise ConfigError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         if self.picture_px % self.patch_px:
             raise ConfigError(
                 f"picture_px ({self.picture_px}) must be a multiple of patch_px ({self.patch_px})"
@@ -70,6 +80,8 @@ class AuxDims:
         """Checks for four stages: patch info mining concatenates all of them."""
         if len(self.widths) != 4 or len(self.depths) != 4:
             raise ConfigError("widths and depths must have four entries, one a stage")
+        for size in (*self.widths, *self.depths, self.picture_px):
+            at_least("each of widths, depths and picture_px", size, 1)
         if self.picture_px % 32:
             raise ConfigError(f"picture_px ({self.picture_px}) must be a multiple of 32")
 
@@ -104,6 +116,11 @@ class Model:
     def __post_init__(self) -> None:
         """Checks that the two towers' grids fit into one another."""
         above("max_length", self.max_length, self.vision.grid**2)
+        if self.max_length > self.text.max_positions:
+            raise ConfigError(
+                f"max_length ({self.max_length}) must not exceed text.max_positions "
+                f"({self.text.max_positions})"
+            )
         if self.aux.grid % self.vision.grid:
             raise ConfigError(
                 f"the ConvNeXt grid ({self.aux.grid}) must be a multiple of the CLIP grid "

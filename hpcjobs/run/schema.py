@@ -89,7 +89,7 @@ def _convert(hint: Any, raw: Any, where: str) -> Any:  # noqa: ANN401
     if dataclasses.is_dataclass(hint):
         return build(typing.cast("type[Any]", hint), raw, where)
     if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
-        return float(raw)
+        return _convert_integer(raw, where)
     if type(raw) is hint:
         return raw
     raise ConfigError(f"{where} must be {_name(hint)}, not {_show(raw)}")
@@ -106,6 +106,13 @@ def _convert_union(hint: Any, raw: Any, where: str) -> Any:  # noqa: ANN401
         if type(raw) is option:
             return raw
     raise ConfigError(f"{where} must be {' or '.join(map(_name, options))}, not {_show(raw)}")
+
+
+def _convert_integer(raw: int, where: str) -> float:
+    try:
+        return float(raw)
+    except OverflowError:
+        raise ConfigError(f"{where} must be a number that fits into 64 bits") from None
 
 
 def _convert_literal(hint: Any, raw: Any, where: str) -> Any:  # noqa: ANN401

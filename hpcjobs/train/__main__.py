@@ -1,6 +1,7 @@
 """One training process: ``python -m hpcjobs.train --run DIR --attempt N``, ranks from the env."""
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
@@ -45,24 +46,28 @@ class _Witness:
     def __call__(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        verdict = describe_failure(error, self._rank)
+        verdict = describe_failure(error, self._rank, self._path.parent)
         if verdict.status == "never":
             sys.stderr.write(f"error: {verdict.reason}\n")
         else:
             traceback.print_exception(kind, error, trace)
         sys.stderr.flush()
-        write_verdict(self._path, verdict)
+        with contextlib.suppress(OSError):  # the disk may have no room for it
+            write_verdict(self._path, verdict)
         os._exit(3 if verdict.status == "never" else 1)  # a peer may hang in a collective
 
 
-def describe_failure(error: BaseException, rank: int) -> Verdict:
+def describe_failure(error: BaseException, rank: int, attempt: Path) -> Verdict:
     """Says whether an error would happen again, and why it happened, in one line."""
     if isinstance(error, HpcjobsError):
         return Verdict("never", str(error), rank=rank)
     text = " ".join(str(error).split())
     full = isinstance(error, OSError) and error.errno in _DISK_FULL
     if full or any(words in text for words in _TORCH_DISK_FULL):
-        reason = f"the disk is full: {text}; free space and submit the run again"
+        reason = (
+            f"the disk of {attempt.parent.parent} is full ({text}): free space and submit the run "
+            f"again, it goes on from its last checkpoint"
+        )
         return Verdict("never", reason, rank=rank)
     return Verdict("failed", f"{type(error).__name__}: {text}", rank=rank)
 

@@ -1,5 +1,7 @@
 """Checkpoints of the DeepSpeed engine under the commit protocol of the run directory."""
 
+import contextlib
+import os
 import random
 import shutil
 import time
@@ -18,10 +20,11 @@ from hpcjobs.run.manifest import (
     commit,
     newest_valid,
     prune,
+    read_manifest,
     seal,
+    set_aside_newer,
     step_dir,
     sweep,
-    verify,
 )
 from hpcjobs.train.process import Process
 
@@ -61,6 +64,25 @@ def save(
     """
     started = time.monotonic()
     partial = checkpoints / f"step-{progress.step:08d}.partial"
+    try:
+        pruned = _write_and_commit(engine, partial, progress, process, attempt, keep)
+    except BaseException:
+        if process.is_leader:  # it may have filled the disk, and the verdict needs room
+            _discard(partial)
+        raise
+    final = step_dir(checkpoints, progress.step)
+    return Saved(final, time.monotonic() - started, pruned)
+
+
+def _write_and_commit(
+    engine: Any,  # noqa: ANN401
+    partial: Path,
+    progress: Progress,
+    process: Process,
+    attempt: int,
+    keep: int,
+) -> list[int]:
+    checkpoints = partial.parent
     if process.is_leader:
         shutil.rmtree(partial, ignore_errors=True)
         make_private_dir(partial)
@@ -87,8 +109,15 @@ def save(
         commit(partial, manifest)
         pruned = prune(checkpoints, keep)
     dist.barrier()
-    final = step_dir(checkpoints, progress.step)
-    return Saved(final, time.monotonic() - started, pruned)
+    return pruned
+
+
+def _discard(partial: Path) -> None:
+    """Gives the space of a failed save back, also of files that a writer still holds open."""
+    for path in partial.glob("*"):
+        with contextlib.suppress(OSError):
+            os.truncate(path, 0)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def restore(engine: Any, checkpoints: Path, process: Process) -> tuple[Progress, list[str]]:  # noqa: ANN401
@@ -105,9 +134,12 @@ def restore(engine: Any, checkpoints: Path, process: Process) -> tuple[Progress,
     name, problems = _agree_on_checkpoint(checkpoints, process)
     if name is None:
         if problems:
-            raise InputError(f"no checkpoint is intact: {'; '.join(problems)}")
+            raise InputError(
+                f"no checkpoint is intact: {'; '.join(problems)}; put intact ones back, or start "
+                f"anew with another run_dir"
+            )
         return Progress(), []
-    manifest = verify(checkpoints / name) if process.is_leader else None
+    manifest = read_manifest(checkpoints / name) if process.is_leader else None
     _refuse_other_shape(manifest, engine, process)
     # Verified above: written by this user, unchanged since. DeepSpeed reads its own pickles.
     path, client = engine.load_checkpoint(str(checkpoints), tag=name, load_module_strict=False)
@@ -135,6 +167,8 @@ def _agree_on_checkpoint(checkpoints: Path, process: Process) -> tuple[str | Non
     if process.is_leader:
         sweep(checkpoints)
         directory, problems = newest_valid(checkpoints)
+        if directory is not None and problems:
+            set_aside_newer(checkpoints, read_manifest(directory).step)
         choice = [directory and directory.name, problems]
     dist.broadcast_object_list(choice, src=0)
     return choice[0], choice[1]

@@ -1,5 +1,6 @@
 """The training loop: micro batches, optimizer step, metrics, checkpoints, and a clean stop."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from hpcjobs.run.layout import RunDir
 from hpcjobs.run.verdict import Verdict
 from hpcjobs.train import checkpoint
 from hpcjobs.train.checkpoint import Progress
+from hpcjobs.train.engine import plain_gradient_norm
+from hpcjobs.train.finite import refuse_broken_weights, refuse_non_finite
 from hpcjobs.train.metrics import StepClock, memory_gib, write_metric
 from hpcjobs.train.process import Process
 from hpcjobs.train.stop import StopFlag, agree
@@ -76,10 +79,12 @@ def train_step(loop: Loop, batches: Iterator[Batch], clock: StepClock) -> None:
     scale = accumulation * loop.process.world_size / max(1.0, tokens)
     lr = float(loop.engine.get_lr()[0])  # of this step; afterwards it is the next one's
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    norm: float | None = None
     for batch in micro_batches:
         loss = loop.engine(**{name: value.to(device) for name, value in batch.items()})
         loss_sum += loss.detach().double()
         loop.engine.backward(loss * scale)
+        norm = plain_gradient_norm(loop.engine)
         loop.engine.step()
     samples = loop.experiment.train.global_batch
     loop.progress = replace(
@@ -89,13 +94,30 @@ def train_step(loop: Loop, batches: Iterator[Batch], clock: StepClock) -> None:
         tokens=loop.progress.tokens + int(tokens),
     )
     mean_loss = _sum_over_ranks(float(loss_sum), device) / max(1.0, tokens)
-    _report(loop, mean_loss, lr, int(tokens), clock)
+    norm = _norm_of_step(loop, norm)
+    refuse_non_finite("loss", mean_loss, loop.progress.step)
+    refuse_non_finite("gradient norm", norm, loop.progress.step)
+    _report(loop, mean_loss, norm, lr, int(tokens), clock)
+
+
+def _norm_of_step(loop: Loop, plain: float | None) -> float | None:
+    """The gradient norm before clipping; None where fp16 found an overflow and skipped the step."""
+    kept = loop.engine.get_global_grad_norm() if plain is None else plain
+    norm = None if kept is None else float(kept)
+    skips = loop.experiment.train.precision == "fp16"  # its loss scale is found by overflowing
+    return None if skips and norm is not None and not math.isfinite(norm) else norm
 
 
 def save(loop: Loop) -> None:
-    """Saves the current step, unless it is saved already."""
+    """Saves the current step, unless it is saved already.
+
+    Raises:
+        TrainingFailedError: the weights are no numbers any more.
+    """
     if loop.saved_step == loop.progress.step:
         return
+    trained = (p for p in loop.engine.module.parameters() if p.requires_grad)
+    refuse_broken_weights(trained, loop.progress.step)
     saved = checkpoint.save(
         loop.engine,
         loop.run.checkpoints,
@@ -140,19 +162,20 @@ def _sum_over_ranks(value: float, device: torch.device) -> float:
     return float(total)
 
 
-def _report(loop: Loop, loss: float, lr: float, tokens: int, clock: StepClock) -> None:
+def _report(
+    loop: Loop, loss: float, norm: float | None, lr: float, tokens: int, clock: StepClock
+) -> None:
     step_s, data_wait = clock.lap()
     train = loop.experiment.train
     if not loop.process.is_leader or loop.progress.step % train.log_every_steps:
         return
-    norm = loop.engine.get_global_grad_norm()
     write_metric(
         loop.run.metrics,
         "train",
         attempt=loop.attempt,
         step=loop.progress.step,
         loss=loss,
-        grad_norm=None if norm is None else float(norm),
+        grad_norm=norm,
         lr=lr,
         samples=loop.progress.samples,
         tokens=loop.progress.tokens,

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from torch import Generator, Tensor
 from torch import distributed as dist
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from hpcjobs.data import check
 from hpcjobs.data.bad_sample import BadSample, refuse_too_many
@@ -17,8 +18,9 @@ from hpcjobs.data.order import SampleOrder
 from hpcjobs.data.template import load_tokenizer, pad_id
 from hpcjobs.run.errors import ConfigError, InputError
 from hpcjobs.run.experiment import Experiment
-from hpcjobs.run.files import read_json, write_json
+from hpcjobs.run.files import read_json, sha256, write_json
 from hpcjobs.run.layout import RunDir
+from hpcjobs.run.manifest import committed_steps
 from hpcjobs.train.process import Process
 
 Batch = dict[str, Tensor]
@@ -32,6 +34,34 @@ class Samples:
     heldout: MgmDataset | None
     order: SampleOrder
     collate: Callable[[Sequence[Item]], Batch]
+
+
+class _Reporting(Dataset[Item | InputError]):
+    """Hands a broken sample over as a value.
+
+    An exception of a loader process would come back wrapped into that process's traceback.
+    """
+
+    def __init__(self, items: MgmDataset) -> None:
+        self._items = items
+
+    def __getitem__(self, index: int) -> Item | InputError:
+        try:
+            return self._items[index]
+        except InputError as error:
+            return InputError(str(error))
+
+
+class _CollateOrReport:
+    """Makes a batch, or passes the first error on; a class, for the loader processes."""
+
+    def __init__(self, collate: Callable[[Sequence[Item]], Batch]) -> None:
+        self._collate = collate
+
+    def __call__(self, items: Sequence[Item | InputError]) -> Batch | InputError:
+        whole = [item for item in items if not isinstance(item, InputError)]
+        errors = [item for item in items if isinstance(item, InputError)]
+        return errors[0] if errors else self._collate(whole)
 
 
 class Collate:
@@ -74,6 +104,9 @@ def batches(
 
     The loader gets a generator of its own: drawing its seed from torch's would shift the
     dropout masks of a resumed run.
+
+    Raises:
+        InputError: a sample broke since the data was checked.
     """
 
     def indices() -> Iterator[list[int]]:
@@ -83,14 +116,17 @@ def batches(
             )
 
     loader = DataLoader(
-        samples.train,
+        _Reporting(samples.train),
         batch_sampler=indices(),
         num_workers=experiment.data.workers,
-        collate_fn=samples.collate,
+        collate_fn=_CollateOrReport(samples.collate),
         generator=Generator(),
         pin_memory=process.device.type == "cuda",
     )
-    return iter(loader)
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
 
 
 def _make_builtin(experiment: Experiment, process: Process) -> None:
@@ -112,10 +148,11 @@ def _make_builtin(experiment: Experiment, process: Process) -> None:
 def _tokenizer(experiment: Experiment) -> Tokenizer:
     model = experiment.model
     tokenizer = load_tokenizer(Path(model.tokenizer or Path(model.path or ".") / "tokenizer.json"))
-    if tokenizer.get_vocab_size() > model.text.vocab:
+    tokens = max(tokenizer.get_vocab().values()) + 1
+    if tokens > model.text.vocab:
         raise ConfigError(
-            f"the tokenizer has {tokenizer.get_vocab_size()} tokens, the model's embedding "
-            f"{model.text.vocab}: use the model's own tokenizer"
+            f"the tokenizer has {tokens} tokens, the model's embedding {model.text.vocab}: use the "
+            f"model's own tokenizer"
         )
     return tokenizer
 
@@ -133,11 +170,12 @@ def _dataset(
         picture_px=model.aux.picture_px,
         max_length=model.max_length,
     )
-    bad = _known_bad(run, root / name)
+    bad = _known_bad(run, root / name, name, process)
     if bad is None:
         bad = [*malformed, *_check_together(dataset, experiment, process)]
-        refuse_too_many(bad, experiment.data.bad_samples_max, name)
-        _remember_bad(run, root / name, bad, process)
+        limit = experiment.data.bad_samples_max
+        _remember_bad(run, root / name, name, bad, len(bad) <= limit, process)
+        refuse_too_many(bad, limit, name)
     return replace(dataset, samples=check.without(samples, bad))
 
 
@@ -150,21 +188,46 @@ def _check_together(
     return sorted((bad for share in everyone for bad in share or []), key=lambda bad: bad.index)
 
 
-def _known_bad(run: RunDir, path: Path) -> list[BadSample] | None:
-    """What an earlier attempt found in the same file; a resumed run must leave out the same."""
-    if not run.data_check.exists():
-        return None
-    found = read_json(run.data_check).get(path.name)
-    if found is None or found["bytes"] != path.stat().st_size:
-        return None
-    return [BadSample(**bad) for bad in found["bad"]]
+def _known_bad(run: RunDir, path: Path, name: str, process: Process) -> list[BadSample] | None:
+    """What an earlier attempt found in the same file; a resumed run must leave out the same.
+
+    Rank 0 looks and tells the others, to whom the file system may show another moment.
+    """
+    answer: list[Any] = [None, None]
+    if process.is_leader:
+        try:
+            answer[0] = _remembered(run, path, name)
+        except InputError as error:
+            answer[1] = str(error)
+    dist.broadcast_object_list(answer, src=0)
+    if answer[1]:
+        raise InputError(answer[1])
+    known: list[BadSample] | None = answer[0]
+    return known
 
 
-def _remember_bad(run: RunDir, path: Path, bad: list[BadSample], process: Process) -> None:
+def _remembered(run: RunDir, path: Path, name: str) -> list[BadSample] | None:
+    found = read_json(run.data_check).get(name) if run.data_check.exists() else None
+    if found is None or not found["accepted"]:
+        return None
+    if found["sha256"] == sha256(path):
+        return [BadSample(**bad) for bad in found["bad"]]
+    if committed_steps(run.checkpoints):
+        raise InputError(
+            f"{path} has changed since the run began, and going on would deal out other samples: "
+            f"put the old file back, or start anew with another run_dir"
+        )
+    return None
+
+
+def _remember_bad(
+    run: RunDir, path: Path, name: str, bad: list[BadSample], accepted: bool, process: Process
+) -> None:
     if process.is_leader:
         known = read_json(run.data_check) if run.data_check.exists() else {}
-        known[path.name] = {
-            "bytes": path.stat().st_size,
+        known[name] = {
+            "sha256": sha256(path),
+            "accepted": accepted,
             "bad": [asdict(sample) for sample in bad],
         }
         write_json(run.data_check, known)

@@ -18,6 +18,7 @@ from hpcjobs.run.verdict import Verdict
 from hpcjobs.train.checkpoint import restore
 from hpcjobs.train.engine import build_engine, compute_dtype
 from hpcjobs.train.export import export_result
+from hpcjobs.train.finite import refuse_non_finite
 from hpcjobs.train.loop import Loop, run_loop
 from hpcjobs.train.method import apply_method
 from hpcjobs.train.metrics import write_metric
@@ -25,7 +26,7 @@ from hpcjobs.train.mgm.model import build_model
 from hpcjobs.train.process import Process, seed_everything, start_process
 from hpcjobs.train.samples import Samples, batches, load_samples
 from hpcjobs.train.schedule import total_steps
-from hpcjobs.train.stop import StopFlag
+from hpcjobs.train.stop import StopFlag, agree
 from hpcjobs.train.weights import load_weights
 
 
@@ -49,6 +50,9 @@ def train(run: RunDir, attempt: int, stop: StopFlag) -> Verdict:
     """
     session = set_up(run, attempt, stop)
     process, loop = session.process, session.loop
+    if _is_finished(session):
+        reason = f"all {loop.steps} steps, as an earlier attempt left them"
+        return Verdict("done", reason, loop.saved_step, process.rank)
     if process.is_leader:
         record_event(run, "training", attempt=attempt, steps=loop.steps, first=loop.progress.step)
     if loop.progress.heldout_loss_before is None:
@@ -61,6 +65,13 @@ def train(run: RunDir, attempt: int, stop: StopFlag) -> Verdict:
     if verdict.status == "done":
         finish(session)
     return verdict
+
+
+def _is_finished(session: Session) -> bool:
+    """Whether nothing is left to do; asked of all ranks, which may see the result late."""
+    loop = session.loop
+    finished = loop.progress.step >= loop.steps and session.run.result_file.exists()
+    return agree((finished,), session.process.device)[0]
 
 
 def set_up(run: RunDir, attempt: int, stop: StopFlag) -> Session:
@@ -104,6 +115,8 @@ def measure(session: Session, moment: str, step: int, shuffled: bool = False) ->
         session.experiment.parallel.micro_batch,
         process.device,
     )
+    what = "held-out loss with shuffled pictures" if shuffled else "held-out loss"
+    refuse_non_finite(what, loss, step)
     if process.is_leader:
         attempt = session.loop.attempt
         write_metric(

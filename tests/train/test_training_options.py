@@ -1,0 +1,225 @@
+"""The options of the optimisation do what they say, through the real engine.
+
+Slow: some twenty short trainings, which share four starts of torch.
+"""
+
+import math
+
+import pytest
+import torch
+from runs import trained_steps
+from safetensors.torch import load_file
+from tiny import tiny_words, write_tiny_data
+from trainings import prepare, train_all
+
+from hpcjobs.run.files import read_json, read_lines
+from hpcjobs.run.manifest import committed_steps
+
+pytestmark = pytest.mark.slow
+
+STEPS = 6
+ADAM_EPS = 1e-8  # torch's default
+TINY_NORM = 1e-9
+RATE = 0.01
+
+# Gradients far below Adam's epsilon: its first step is then rate x gradient / epsilon.
+CLIPPED = {
+    "train.steps": 1, "train.schedule": "constant", "train.warmup_ratio": 0.0, "train.lr": RATE,
+    "method.train_projector": "false", "data.heldout": "null",
+}  # fmt: skip
+
+SINGLE = {
+    **{
+        f"zero{stage}-{precision}": {"parallel": f"zero{stage}", "train.precision": precision}
+        for stage in (0, 1, 2)
+        for precision in ("fp32", "bf16")
+    },
+    **{
+        f"clipped{stage}": {**CLIPPED, "parallel": f"zero{stage}", "train.max_grad_norm": TINY_NORM}
+        for stage in (0, 1, 2)
+    },
+    "clipped-less": {**CLIPPED, "train.max_grad_norm": 2 * TINY_NORM},
+    "recomputed": {"train.grad_checkpointing": "true"},
+    "loaders": {"data.workers": 2},
+    "full": {"method": "full"},
+    "projector": {"method": "projector"},
+    "rhythms": {"train.heldout_every_steps": 2, "train.log_every_steps": 3},
+    "by-time": {
+        "train.checkpoint.every_s": 0.001, "train.checkpoint.every_steps": "null",
+        "train.checkpoint.keep": 2,
+    },
+}  # fmt: skip
+BATCHES = {
+    f"batch-zero{stage}": {"parallel": f"zero{stage}", "method.dropout": 0.0, "parallel.micro_batch": 4}
+    for stage in (0, 1, 2)
+}  # fmt: skip
+
+
+def make(root, data, name, changes, cards):
+    common = {
+        "train.steps": STEPS, "parallel.device": "cpu", "parallel.micro_batch": 2,
+        "parallel.gpus_per_node": cards,
+    }  # fmt: skip
+    path = root / f"{name}-{cards}"
+    return prepare(tiny_words(data, **common | changes, run_dir=path), path)
+
+
+def train(root, data, plans, cards):
+    runs = {name: make(root, data, name, changes, cards) for name, changes in plans.items()}
+    verdicts = train_all(list(runs.values()), cards)
+    assert [verdict.status for verdict in verdicts] == ["done"] * len(runs), verdicts
+    return runs
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("options")
+
+
+@pytest.fixture(scope="module")
+def data(place):
+    return write_tiny_data(place / "data")
+
+
+@pytest.fixture(scope="module")
+def alone(place, data):
+    """Every option on one process."""
+    return train(place, data, SINGLE | BATCHES, 1)
+
+
+@pytest.fixture(scope="module")
+def together(place, data):
+    """The same batches on two processes, with half the accumulation."""
+    return train(place, data, BATCHES, 2)
+
+
+def figures(run, name):
+    return [line[name] for line in trained_steps(run).values()]
+
+
+def kinds(run, kind):
+    return [event for event in read_lines(run.events) if event["kind"] == kind]
+
+
+def measured(run):
+    return [line for line in read_lines(run.metrics) if line["kind"] == "heldout"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_stage_reports_the_same_losses_and_gradient_norms(alone, precision):
+    """Adam's count of steps is part of it: a step too many makes the first updates too small."""
+    losses = [figures(alone[f"zero{stage}-{precision}"], "loss") for stage in (0, 1, 2)]
+    norms = [figures(alone[f"zero{stage}-{precision}"], "grad_norm") for stage in (0, 1, 2)]
+    assert all(isinstance(norm, float) and norm > 0 for run in norms for norm in run)
+    close = 1e-5 if precision == "fp32" else 1e-3
+    for other in (1, 2):
+        assert losses[other] == pytest.approx(losses[0], rel=close)
+        assert norms[other] == pytest.approx(norms[0], rel=close * 10)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_the_reported_gradient_norm_is_the_one_before_clipping(alone, stage):
+    free = alone["clipped-less"]
+    assert figures(alone[f"clipped{stage}"], "grad_norm")[0] > 0.1
+    assert figures(alone[f"clipped{stage}"], "grad_norm") == pytest.approx(
+        figures(free, "grad_norm"), rel=1e-5
+    )
+
+
+def gradient_norm_of_first_step(run):
+    """The norm that Adam was given, worked out from how far the adapters have moved from zero."""
+    adapter = load_file(run.result / "adapter" / "adapter_model.safetensors")
+    moved = torch.cat([t.flatten() for key, t in adapter.items() if "lora_B" in key]).double()
+    return float((moved * ADAM_EPS / (RATE - moved.abs())).norm())
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_the_gradient_is_clipped_to_max_grad_norm(alone, stage):
+    assert gradient_norm_of_first_step(alone[f"clipped{stage}"]) == pytest.approx(
+        TINY_NORM, rel=1e-3
+    )
+
+
+def test_twice_the_limit_is_twice_the_gradient(alone):
+    assert gradient_norm_of_first_step(alone["clipped-less"]) == pytest.approx(
+        2 * TINY_NORM, rel=1e-3
+    )
+
+
+def test_the_rate_warms_up_and_follows_the_cosine(alone):
+    warmup = math.ceil(0.03 * STEPS)
+    expected = [0.0] + [
+        0.004 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (STEPS - warmup)))
+        for step in range(warmup, STEPS)
+    ]
+    assert figures(alone["zero2-fp32"], "lr") == pytest.approx(expected)
+
+
+def test_recomputing_activations_changes_no_figure(alone):
+    plain, recomputed = alone["zero2-fp32"], alone["recomputed"]
+    assert figures(recomputed, "loss") == pytest.approx(figures(plain, "loss"), rel=1e-6)
+    assert figures(recomputed, "grad_norm") == pytest.approx(figures(plain, "grad_norm"), rel=1e-5)
+
+
+def test_loader_processes_change_no_figure(alone):
+    assert figures(alone["loaders"], "loss") == figures(alone["zero2-fp32"], "loss")
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_accumulation_and_cards_are_the_same_batch(alone, together, stage):
+    one, two = alone[f"batch-zero{stage}"], together[f"batch-zero{stage}"]
+    assert figures(two, "tokens") == figures(one, "tokens")
+    assert figures(two, "loss") == pytest.approx(figures(one, "loss"), rel=1e-5)
+    assert figures(two, "grad_norm") == pytest.approx(figures(one, "grad_norm"), rel=1e-4)
+
+
+def test_the_result_of_full_training_can_start_another_run(alone, place, data):
+    """Its first measurement is the last one of the run that made it."""
+    full = alone["full"]
+    assert figures(full, "loss")[-1] < figures(full, "loss")[0]
+    changes = {"model.weights": "pretrained", "model.path": full.result, "train.steps": 1}
+    after = train(place, data, {"from-full": changes}, 1)["from-full"]
+    assert measured(after)[0]["loss"] == pytest.approx(measured(full)[-2]["loss"], rel=1e-6)
+    assert measured(full)[-2]["loss"] == read_json(full.result_file)["heldout_loss_after"]
+
+
+def test_the_projector_alone_trains_and_is_exported(alone):
+    run = alone["projector"]
+    assert sorted(path.name for path in run.result.iterdir()) == [
+        "model.json", "projector.safetensors", "result.json",
+    ]  # fmt: skip
+    tensors = load_file(run.result / "projector.safetensors")
+    assert len(tensors) == 16
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+    norms = figures(run, "grad_norm")
+    assert all(
+        norm < whole for norm, whole in zip(norms, figures(alone["full"], "grad_norm"), strict=True)
+    )
+
+
+def test_held_out_losses_and_metrics_come_in_the_rhythm_that_was_asked_for(alone):
+    run = alone["rhythms"]
+    moments = [(line["step"], line["moment"]) for line in measured(run)]
+    assert moments == [(0, "before"), (2, "during"), (4, "during"), (6, "after"), (6, "after")]
+    assert list(trained_steps(run)) == [3, 6]
+    assert figures(run, "loss") == figures(alone["zero2-fp32"], "loss")[2::3]
+
+
+def test_measuring_in_between_does_not_disturb_the_training(alone):
+    assert measured(alone["rhythms"])[-2:] != []
+    last = [measured(alone[name])[-2]["loss"] for name in ("rhythms", "zero2-fp32")]
+    assert last[0] == last[1]
+
+
+def test_checkpoints_come_by_the_clock_and_only_the_newest_are_kept(alone):
+    run = alone["by-time"]
+    assert [event["step"] for event in kinds(run, "checkpoint")] == list(range(1, STEPS + 1))
+    assert [event["pruned"] for event in kinds(run, "checkpoint")] == [
+        [], [], [1], [2], [3], [4],
+    ]  # fmt: skip
+    assert committed_steps(run.checkpoints) == [STEPS - 1, STEPS]
+    assert (run.checkpoints / "latest").read_text().strip() == f"step-{STEPS:08d}"
+
+
+def test_checkpoints_come_by_steps(alone):
+    assert committed_steps(alone["zero2-fp32"].checkpoints) == [2, 4, 6]
