@@ -273,7 +273,8 @@ def _command_exits() -> str:
     rows = [("code", "meaning"), ("0", "submitted, finished, or stopped with a checkpoint")]
     rows.append((str(HpcjobsError.exit_code), "a defect of hpcjobs itself, with a traceback"))
     rows += [(str(cls.exit_code), _first_line(cls)) for cls in HpcjobsError.__subclasses__()]
-    rows.append((str(EXIT_INTERRUPTED), "interrupted; a job that was started goes on"))
+    interrupted = "interrupted: a run on this machine saves and stops, a Slurm job goes on"
+    rows.append((str(EXIT_INTERRUPTED), interrupted))
     title = "## Exit codes of `hpcjobs.submit` and `hpcjobs.follow`"
     return f"{title}\n\n{_rows(rows)}"
 
