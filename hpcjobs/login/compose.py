@@ -17,6 +17,8 @@ from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.schema import build, did_you_mean
 
 _NO_KEY = re.compile(r"Could not override '([^']+)'")
+# Groups and mappings that are empty until a user adds to them; Hydra wants a plus for that.
+_OPEN_KEYS = ("experiment", "cluster.sbatch", "cluster.env.")
 _NO_CHOICE = re.compile(r"Could not find '([^']+)'")
 
 
@@ -82,10 +84,15 @@ def _with_search_path(overrides: Sequence[str], config_dirs: Sequence[Path]) -> 
 def _one_line(error: Exception) -> str:
     """Says in one line what Hydra says in several, with the nearest word that exists."""
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: write key=value, and quote odd values: key='a&b'"
+        return (
+            f"cannot read {error.override!r}: write key=value, and quote an odd value twice, for "
+            f"the shell and for Hydra: 'key=\"a&b\"'"
+        )
     causes = [error, *([error.__cause__] if error.__cause__ else [])]
     lines = [line.strip() for cause in causes for line in str(cause).splitlines() if line.strip()]
     unknown = _NO_KEY.search("\n".join(lines))
+    if unknown and unknown.group(1).startswith(_OPEN_KEYS):
+        return f"write it with a plus: +{unknown.group(1)}=..."
     if unknown:
         return f"unknown key {unknown.group(1)}{_nearest_key(unknown.group(1))}"
     choice = _NO_CHOICE.search("\n".join(lines))

@@ -96,8 +96,9 @@ def show_result(run: RunDir, console: Console, after: int = 0) -> None:
     if verdict is not None and verdict.status == "done":
         _show_done(run, console)
         return
-    if verdict is not None and verdict.status == "checkpointed":
-        console.print(f"stopped, saved at step {verdict.step}. Go on with:")
+    if verdict is not None and verdict.status in ("checkpointed", "cancelled"):
+        word = "stopped" if verdict.status == "checkpointed" else "cancelled"
+        console.print(f"{word}, saved at step {_shown(verdict.step)}. Go on with:")
         show_resumption(run, console)
         return
     if verdict is not None and verdict.status == "never":
@@ -106,8 +107,14 @@ def show_result(run: RunDir, console: Console, after: int = 0) -> None:
         raise TrainingFailedError(verdict.reason)
     for line in _log_tail(run, verdict, after):
         console.print(line, style="dim", markup=False, highlight=False)
+    console.print("to go on from the last checkpoint:")
+    show_resumption(run, console)
     reason = verdict.reason if verdict else f"the job left no verdict{_full_disk(run)}"
     raise TrainingFailedError(f"the run did not finish: {reason}; see {run.attempts}")
+
+
+def _shown(step: int | None) -> str:
+    return "unknown" if step is None else str(step)
 
 
 def is_finished(run: RunDir) -> bool:

@@ -1,14 +1,19 @@
 """Follows a run from another terminal."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from hpcjobs.login import door
 from hpcjobs.login.console import make_console
 from hpcjobs.login.follow import follow, show_result
+from hpcjobs.login.slurm_submit import holder_alive
 from hpcjobs.run.errors import InputError
 from hpcjobs.run.files import read_lines
+from hpcjobs.run.holder import current_holder
 from hpcjobs.run.layout import RunDir
+
+_ASK_EVERY_S = 5.0
 
 
 def follow_command(argv: Sequence[str]) -> int:
@@ -23,9 +28,26 @@ def follow_command(argv: Sequence[str]) -> int:
     if not run.config.exists():
         raise InputError(f"{run.path} is no run directory: it holds no config.json")
     console = make_console()
-    follow(run, console, lambda: has_ended(run))
+    watch = _Watch(run)
+    follow(run, console, lambda: has_ended(run) or watch.holder_is_gone())
     show_result(run, console)
     return 0
+
+
+class _Watch:
+    """Asks now and then whether the job that holds a run still lives."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._run = run
+        self._asked_at = time.monotonic()
+
+    def holder_is_gone(self) -> bool:
+        """True only on evidence; a job that cannot be seen counts as alive."""
+        if time.monotonic() - self._asked_at < _ASK_EVERY_S:
+            return False
+        self._asked_at = time.monotonic()
+        holder = current_holder(self._run)
+        return holder is not None and holder_alive(holder) is False
 
 
 def has_ended(run: RunDir) -> bool:

@@ -11,7 +11,7 @@ _ENTRY = "import sys\nfrom hpcjobs.node.main import main\nsys.exit(main())\n"
 
 def write_node_archive(path: Path) -> None:
     """Writes the zip application: ``hpcjobs.node`` and ``hpcjobs.run``, standard library only."""
-    partial = path.with_suffix(".partial")
+    partial = partial_archive(path)
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", _ENTRY)
         archive.writestr("hpcjobs/__init__.py", "")
@@ -20,3 +20,8 @@ def write_node_archive(path: Path) -> None:
                 archive.write(source, f"hpcjobs/{part}/{source.name}")
     partial.chmod(PRIVATE_FILE)
     partial.replace(path)
+
+
+def partial_archive(path: Path) -> Path:
+    """Where the archive is written before it is whole."""
+    return path.with_suffix(".partial")

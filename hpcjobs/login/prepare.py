@@ -1,12 +1,12 @@
 """Makes a run directory, or checks that an existing one may be continued."""
 
+import contextlib
 import datetime as dt
 import getpass
 import importlib.metadata
 import os.path
 import platform
 import secrets as random_secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.login.compose import Request, absolute
-from hpcjobs.login.node_archive import write_node_archive
+from hpcjobs.login.node_archive import partial_archive, write_node_archive
 from hpcjobs.login.render import check_run_path, render_script
 from hpcjobs.login.secrets import refuse_secrets
 from hpcjobs.run.errors import ConfigError, InputError
@@ -81,8 +81,18 @@ def write_run(
         _write_files(job, record)
     except BaseException:
         if is_new:  # half a run could be neither continued nor begun
-            shutil.rmtree(job.run.path, ignore_errors=True)
+            _remove_files(job.run)
         raise
+
+
+def _remove_files(run: RunDir) -> None:
+    """Takes back what a submission writes, and nothing that it finds."""
+    archive = run.node_archive
+    for path in (run.config, run.record, run.launch, run.script, archive, partial_archive(archive)):
+        path.unlink(missing_ok=True)
+    for directory in (run.checkpoints, run.submitit, run.path):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def _write_files(job: Job, record: dict[str, Any]) -> None:
@@ -111,7 +121,7 @@ def refuse_other_run(run: RunDir, experiment: Experiment) -> None:
     if not run.config.exists():
         if run.path.exists() and not run.path.is_dir():
             raise ConfigError(f"{run.path} is a file; use another run_dir")
-        if run.path.is_dir() and any(path != run.submitting for path in run.path.iterdir()):
+        if run.path.is_dir() and _holds_something_else(run):
             raise ConfigError(f"{run.path} is not empty and holds no run; use another run_dir")
         return
     try:
@@ -121,6 +131,17 @@ def refuse_other_run(run: RunDir, experiment: Experiment) -> None:
     difference = _first_difference(plain(before), plain(experiment), "")
     if difference:
         raise ConfigError(f"{run.path} holds a run with {difference}; use another run_dir")
+
+
+def _holds_something_else(run: RunDir) -> bool:
+    """Whether a directory without a configuration is anything but a submission at work.
+
+    One that was killed while it wrote leaves its lock behind, and can be made anew. The order
+    of the looks matters: the lock goes only after the configuration has come.
+    """
+    lock = run.submitting.name
+    strangers = any(not path.name.startswith(f".{lock}") for path in run.path.iterdir())
+    return strangers and not run.submitting.exists() and not run.config.exists()
 
 
 def _run_path(request: Request, experiment: Experiment, here: Path) -> Path:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,6 +33,8 @@ def submission_lock(run: RunDir) -> Iterator[None]:
         yield
     finally:
         run.submitting.unlink(missing_ok=True)
+        with suppress(OSError):  # a new directory into which nothing was written
+            run.path.rmdir()
 
 
 def _take(run: RunDir) -> None:
@@ -54,8 +56,20 @@ def _create(path: Path) -> bool:
         path.hardlink_to(partial)
     except FileExistsError:
         return False
+    except OSError:
+        return _rename(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+    return True
+
+
+def _rename(partial: Path, path: Path) -> bool:
+    """Does in two steps what a file system without hard links cannot do in one."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
+    except FileExistsError:
+        return False
+    partial.replace(path)
     return True
 
 

@@ -136,6 +136,11 @@ def _on_slurm(experiment: Experiment) -> bool:
             "the cluster, load its Slurm module, or write cluster=local"
         )
     on_slurm = kind == "slurm" or (kind == "auto" and slurm_is_here())
+    if not on_slurm and experiment.cluster.setup:
+        raise ConfigError(
+            "cluster.setup belongs to batch scripts: on this machine run its lines in your shell, "
+            "and write cluster.setup=[]"
+        )
     if not on_slurm and nodes > 1:
         raise ConfigError(f"parallel.nodes={nodes} needs Slurm; here write parallel.nodes=1")
     return on_slurm
@@ -158,11 +163,12 @@ def _to_slurm(job: Job, console: Console, is_new: bool) -> int:
             shutil.rmtree(job.run.path)
         raise
     run = job.run
+    next_attempt = max(run.attempt_numbers(), default=0) + 1
     console.print(f"submitted as Slurm job [bold]{job_id}[/]")
     for line in (
         f"squeue -j {job_id}",
         _follow_words(job),
-        f"tail -F {shlex.quote(str(run.path))}/attempts/1/rank-0.log",
+        f"tail -F {shlex.quote(str(run.attempt(next_attempt).rank_log(0)))}",
         f"scancel {job_id}",
     ):
         console.print(f"  {line}", soft_wrap=True, markup=False)
@@ -182,10 +188,12 @@ def _here(job: Job, console: Console) -> int:
 
 def _stop(job: Job, console: Console, started: LocalRun, before: int) -> int:
     """Stops the run on this machine after an interrupt, and waits until it has saved."""
-    console.print("stopping: saving a checkpoint first")
     try:
+        _has_stopped(started)
+        console.print("stopping: saving a checkpoint first")
         follow(job.run, console, lambda: _has_stopped(started))
     except KeyboardInterrupt:
+        _has_stopped(started)
         console.print("not waiting: the run saves and ends by itself. See what it does with:")
         console.print(f"  {_follow_words(job)}", soft_wrap=True, markup=False)
         return door.EXIT_INTERRUPTED

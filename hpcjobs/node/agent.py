@@ -7,13 +7,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from hpcjobs.node.env_file import read_env_file
 from hpcjobs.node.notices import Notices, blocked
+from hpcjobs.run.errors import HpcjobsError
 from hpcjobs.run.files import PRIVATE_FILE, write_json
+from hpcjobs.run.holder import this_process
 from hpcjobs.run.launch import Launch, read_launch
 from hpcjobs.run.layout import RunDir
+from hpcjobs.run.verdict import Verdict, write_verdict
 
 POLL_S = 0.1
 PEER_GRACE_S = 10.0
@@ -60,16 +63,26 @@ def run_agent(place: Place) -> int:
     """Runs this node's processes to their end; returns 0 if all of them ended well."""
     notices = Notices()
     launch = read_launch(place.run.launch)
-    secrets = read_env_file(launch.env_file) if launch.env_file else {}
-    base = {**os.environ, **secrets}
-    processes = {
-        rank: _start(launch, place, local, base)
-        for local, rank in enumerate(_ranks(launch, place.node))
-    }
+    attempt = place.run.attempt(place.attempt)
+    write_json(attempt.agent(place.node), asdict(this_process(os.environ.get("SLURM_JOB_ID"))))
+    try:
+        processes = _start_all(launch, place)
+    except (HpcjobsError, OSError) as error:
+        rank = _ranks(launch, place.node)[0]
+        reason = f"cannot start the training on {os.uname().nodename}: {error}"
+        write_verdict(attempt.rank_verdict(rank), Verdict("never", reason, rank=rank))
+        return 1
     exits = _watch(processes, notices)
-    path = place.run.attempt(place.attempt).exit_codes(place.node)
+    path = attempt.exit_codes(place.node)
     write_json(path, {str(rank): code for rank, code in exits.items()})
     return 0 if all(code == 0 for code in exits.values()) else 1
+
+
+def _start_all(launch: Launch, place: Place) -> dict[int, subprocess.Popen[bytes]]:
+    secrets = read_env_file(launch.env_file) if launch.env_file else {}
+    base = {**os.environ, **secrets}
+    ranks = enumerate(_ranks(launch, place.node))
+    return {rank: _start(launch, place, local, base) for local, rank in ranks}
 
 
 def _ranks(launch: Launch, node: int) -> range:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from hpcjobs.node import slurm
 from hpcjobs.node.decide import Action, decide
 from hpcjobs.node.notices import Notices, blocked
-from hpcjobs.run.errors import InputError
+from hpcjobs.run.errors import InputError, RunHeldError
 from hpcjobs.run.events import record_event
 from hpcjobs.run.files import read_json
 from hpcjobs.run.holder import Holder, local_alive, release, take, this_process
@@ -23,6 +23,7 @@ from hpcjobs.run.verdict import Verdict, conclude, write_verdict
 
 POLL_S = 0.1
 ASK_AGAIN_S = 2.0
+ORPHANS_END_S = 120.0
 
 
 def run_broker(run: RunDir, environment: Mapping[str, str]) -> int:
@@ -43,6 +44,7 @@ def run_broker(run: RunDir, environment: Mapping[str, str]) -> int:
     me = this_process(job_id)
     take(run, me, _alive)
     try:
+        _wait_for_orphans(run, launch)
         number = run.new_attempt()
         record_event(run, "attempt_started", attempt=number, job_id=job_id, host=me.host)
         verdict = _attempt(run, launch, number, notices, environment)
@@ -53,6 +55,26 @@ def run_broker(run: RunDir, environment: Mapping[str, str]) -> int:
     if action.kind == "requeue" and job_id is not None:
         _requeue(run, job_id, restarts)
     return action.exit_code
+
+
+def _wait_for_orphans(run: RunDir, launch: Launch) -> None:
+    """Waits while agents of this machine, whose broker was killed, save and end.
+
+    Raises:
+        RunHeldError: they do not end.
+    """
+    numbers = run.attempt_numbers()
+    if not numbers:
+        return
+    paths = [run.attempt(numbers[-1]).agent(node) for node in range(launch.nodes)]
+    agents = [Holder(**read_json(path)) for path in paths if path.exists()]
+    deadline = time.monotonic() + ORPHANS_END_S
+    while any(local_alive(agent) for agent in agents):
+        if time.monotonic() > deadline:
+            raise RunHeldError(
+                f"processes of attempt {numbers[-1]} still run in {run.path}: end them first"
+            )
+        time.sleep(POLL_S)
 
 
 def _attempt(

@@ -25,7 +25,7 @@ class Cluster:
     """A Slurm partition with its limits, or this machine."""
 
     kind: Literal["auto", "slurm", "local"] = "auto"
-    """``auto`` is Slurm where ``sbatch`` is on the PATH, else this machine."""
+    """``auto`` is Slurm where this machine belongs to a cluster, else this machine."""
     partition: str | None = None
     account: str | None = None
     qos: str | None = None

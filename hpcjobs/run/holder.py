@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from hpcjobs.run.errors import InputError, RunHeldError
-from hpcjobs.run.files import PRIVATE_FILE, read_json, write_json
+from hpcjobs.run.files import read_json, write_json
 from hpcjobs.run.layout import RunDir
 
 
@@ -100,18 +100,44 @@ def take(run: RunDir, me: Holder, alive: Alive) -> None:
     if holder is not None:
         if me.job_id is None or holder.job_id != me.job_id:
             refuse_if_held(run, alive)
-        write_json(run.holder, asdict(me))
-        return
+        _put_aside(run, holder)
+    _create(run, me)
+
+
+def _put_aside(run: RunDir, gone: Holder) -> None:
+    """Moves a dead holder's file away; of two that try, one finds it gone or replaced."""
+    aside = _private_name(run)
     try:
-        descriptor = os.open(run.holder, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
-    except FileExistsError as error:
-        raise RunHeldError(f"{run.path} was taken by another job at this moment") from error
+        run.holder.rename(aside)
+    except FileNotFoundError:
+        raise _lost_race(run) from None
+    moved = Holder(**read_json(aside))
+    if moved != gone:  # a faster one has taken the run since: give it back
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, run.holder)
+        aside.unlink()
+        raise _lost_race(run)
+    aside.unlink()
+
+
+def _create(run: RunDir, me: Holder) -> None:
+    """Publishes the holder's file whole, by a link that fails where there is one already."""
+    partial = _private_name(run)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(me), file)
-    except BaseException:  # a full disk: half a holder would hold the run for ever
-        run.holder.unlink(missing_ok=True)
-        raise
+        write_json(partial, asdict(me))
+        os.link(partial, run.holder)
+    except FileExistsError:
+        raise _lost_race(run) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _private_name(run: RunDir) -> Path:
+    return run.path / f".holder.{os.uname().nodename}.{os.getpid()}.partial"
+
+
+def _lost_race(run: RunDir) -> RunHeldError:
+    return RunHeldError(f"{run.path} was taken by another job at this moment")
 
 
 def release(run: RunDir, me: Holder) -> None:

@@ -140,6 +140,10 @@ class Attempt:
         """Standard output and error of one training process."""
         return self.path / f"rank-{rank}.log"
 
+    def agent(self, node: int) -> Path:
+        """Which process is the agent of one node, in the form of the holder's file."""
+        return self.path / f"agent-node-{node}.json"
+
     def exit_codes(self, node: int) -> Path:
         """How the processes of one node ended."""
         return self.path / f"exit-node-{node}.json"

@@ -92,7 +92,12 @@ def _convert(hint: Any, raw: Any, where: str) -> Any:  # noqa: ANN401
         return _convert_integer(raw, where)
     if type(raw) is hint:
         return raw
-    raise ConfigError(f"{where} must be {_name(hint)}, not {_show(raw)}")
+    remedy = f"; write it as text: '{where}=\"{raw}\"'" if hint is str and _is_scalar(raw) else ""
+    raise ConfigError(f"{where} must be {_name(hint)}, not {_show(raw)}{remedy}")
+
+
+def _is_scalar(raw: object) -> bool:
+    return isinstance(raw, bool | int | float)
 
 
 def _convert_union(hint: Any, raw: Any, where: str) -> Any:  # noqa: ANN401

@@ -208,7 +208,7 @@ def _known_bad(run: RunDir, path: Path, name: str, process: Process) -> list[Bad
 
 def _remembered(run: RunDir, path: Path, name: str) -> list[BadSample] | None:
     found = read_json(run.data_check).get(name) if run.data_check.exists() else None
-    if found is None or not found["accepted"]:
+    if found is None or not found.get("accepted"):
         return None
     if found["sha256"] == sha256(path):
         return [BadSample(**bad) for bad in found["bad"]]

@@ -53,6 +53,8 @@ def test_paths_become_absolute_from_where_the_user_stands(tmp_path):
         ("cluster.time=0:02:00", "signal_lead_s (120 s) must be shorter than the time limit"),
         ("cluster.time=7200", "time must be text such as '2:00:00', not the number 7200"),
         ("name='a b'", "name must be 1 to 64"),
+        ("cluster.sbatch.exclude=n1", "write it with a plus: +cluster.sbatch.exclude=..."),
+        ("cluster.partition=12", "write it as text: 'cluster.partition=\"12\"'"),
         ("runs_dir=3", "runs_dir must be text"),
         ("model.path=${nothing}", "nothing"),
         ("a b", "cannot read 'a b': write key=value"),
@@ -64,6 +66,11 @@ def test_a_mistake_is_one_line(word, message, tmp_path):
         compose_experiment([DEMO, word], here=tmp_path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_experiment_without_its_plus_is_told_to_write_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"write it with a plus: \+experiment="):
+        compose_experiment(["experiment=mgm_lora_demo"], here=tmp_path)
 
 
 def test_own_groups_come_from_an_own_directory(weird_tmp_path):

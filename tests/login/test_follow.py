@@ -1,16 +1,19 @@
 """Following a run reads only its directory, and says what to type next."""
 
 import io
+import os
 import shlex
 
 import pytest
 from rich.console import Console
 
+from hpcjobs.login import follow_command
 from hpcjobs.login.follow import follow, resume_command, show_result
 from hpcjobs.login.follow_command import has_ended
 from hpcjobs.run.errors import TrainingFailedError
 from hpcjobs.run.events import record_event
 from hpcjobs.run.files import append_line, write_json
+from hpcjobs.run.holder import Holder, take
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.verdict import Verdict, write_verdict
 
@@ -63,7 +66,7 @@ def test_progress_shows_steps_and_loss(run):
 def test_a_stopped_run_says_exactly_how_to_go_on(run):
     write_verdict(run.attempt(1).verdict, Verdict("checkpointed", "stopped on SIGTERM", 7, 0))
     text = printed(lambda console: show_result(run, console))
-    assert "saved at step 7" in text
+    assert "stopped, saved at step 7" in text
     words = shlex.split(resume_command(run))
     assert words[:4] == ["python", "-m", "hpcjobs.submit", "+experiment=mgm_lora_demo"]
     assert len(words) == 5
@@ -93,3 +96,24 @@ def test_the_end_of_the_culprits_log_is_shown(run):
     with pytest.raises(TrainingFailedError):
         show_result(run, console)
     assert "[bold]markup stays text" in console.file.getvalue()
+
+
+def test_a_cancelled_run_says_so_and_how_to_go_on(run):
+    write_verdict(run.attempt(1).verdict, Verdict("cancelled", "stopped on SIGTERM", 29, 0))
+    text = printed(lambda console: show_result(run, console))
+    assert "cancelled, saved at step 29" in text
+    assert "hpcjobs.submit" in text
+
+
+def test_watching_ends_when_the_job_has_vanished(run, monkeypatch):
+    monkeypatch.setattr(follow_command, "_ASK_EVERY_S", 0.0)
+    record_event(run, "attempt_started")
+    take(run, Holder(os.uname().nodename, 2**22, "1"), lambda holder: False)
+    assert not has_ended(run)
+    assert follow_command._Watch(run).holder_is_gone()
+
+
+def test_a_job_that_cannot_be_seen_is_watched_on(run, monkeypatch):
+    monkeypatch.setattr(follow_command, "_ASK_EVERY_S", 0.0)
+    take(run, Holder("elsewhere", 1, "1"), lambda holder: False)
+    assert not follow_command._Watch(run).holder_is_gone()

@@ -39,6 +39,10 @@ elif what == "never": say("never", "cat.png is missing"); sys.exit(3)
 elif what == "until_stopped":
     while not stopped: time.sleep(0.02)
     say("checkpointed")
+elif what == "slow_to_stop":
+    while not stopped: time.sleep(0.02)
+    time.sleep(1)
+    say("checkpointed")
 elif what == "deaf":
     while True: time.sleep(1)
 """
@@ -149,6 +153,33 @@ def test_when_the_broker_is_killed_its_processes_stop_and_save(run):
     broker.wait()
     for rank in range(2):
         wait_for(run.attempt(1).rank_verdict(rank))
+
+
+def test_a_new_attempt_waits_for_the_processes_of_a_killed_broker(run):
+    """They stop and save at their next step; until then two attempts would write side by side."""
+    prepare(run, {"*": "slow_to_stop"})
+    first = start(run)
+    wait_for(run.attempt(1).path / "ready-1")
+    first.kill()
+    first.wait()
+    prepare(run, {"*": "done"})
+    assert start(run).wait(30) == 0
+    for rank in range(2):
+        stopped = run.attempt(1).rank_verdict(rank).stat().st_mtime
+        began = (run.attempt(2).path / f"ready-{rank}").stat().st_mtime
+        assert stopped < began
+
+
+@pytest.mark.parametrize("fault", ["python", "env_file"])
+def test_what_an_agent_cannot_start_is_said_in_the_verdict(run, fault):
+    readable = run.path.parent / "env"
+    readable.write_text("A=b\n")
+    readable.chmod(0o644)
+    words = {"python": "/no/such/python"} if fault == "python" else {"env_file": str(readable)}
+    prepare(run, {"*": "done"}, **words)
+    assert start(run).wait(30) == 3
+    assert verdict(run)["status"] == "never"
+    assert ("/no/such/python" if fault == "python" else "chmod 600") in verdict(run)["reason"]
 
 
 def test_a_second_broker_on_a_live_run_is_refused(run):

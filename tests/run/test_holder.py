@@ -72,3 +72,45 @@ def process_ticks(pid):
     from hpcjobs.run.holder import process_start
 
     return process_start(pid)
+
+
+RACER = """
+import sys
+from pathlib import Path
+from hpcjobs.run.errors import RunHeldError
+from hpcjobs.run.holder import take, this_process
+from hpcjobs.run.layout import RunDir
+run = RunDir(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    take(run, this_process(None), lambda holder: holder.host != "gone")
+    print("won", flush=True)
+except RunHeldError:
+    print("lost", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("round_", range(4))
+def test_of_many_that_take_over_from_a_dead_holder_exactly_one_wins(tmp_path, round_):
+    run = RunDir(tmp_path)
+    take(run, Holder("gone", 1, "1", "7"), known(False))
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, str(tmp_path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(6)
+    ]  # fmt: skip
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    said = sorted(racer.stdout.readline() for racer in racers)
+    for racer in racers:
+        racer.communicate("end\n")
+    assert said == ["lost\n"] * 5 + ["won\n"]
+    assert current_holder(run).host != "gone"
+    assert [path.name for path in tmp_path.iterdir()] == ["holder.json"]

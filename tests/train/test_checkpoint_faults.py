@@ -3,6 +3,7 @@
 Slow: a dozen short trainings in one start of torch, and a few through the front door.
 """
 
+import errno
 import math
 import os
 import shutil
@@ -15,7 +16,8 @@ from tiny import tiny_words, write_tiny_data
 from trainings import prepare, train_all
 
 from hpcjobs.run.errors import TrainingFailedError
-from hpcjobs.run.files import read_json, read_lines, write_json
+from hpcjobs.run.files import append_line, read_json, read_lines, write_json
+from hpcjobs.run.holder import current_holder, local_alive, take, this_process
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.manifest import MANIFEST, committed_steps, step_dir, verify
 from hpcjobs.train.finite import refuse_broken_weights
@@ -223,6 +225,29 @@ def test_weights_that_are_no_numbers_are_refused_before_a_save(value):
         refuse_broken_weights([torch.ones(3), torch.tensor([0.0, value])], 7)
 
 
+def test_a_line_that_a_full_disk_tore_off_costs_only_itself(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step":1}\n{"step":2,"lo')
+    append_line(path, {"step": 3})
+    append_line(path, {"step": 4})
+    assert [line["step"] for line in read_lines(path)] == [1, 3, 4]
+
+
+def test_a_holder_that_found_no_room_holds_nothing(tmp_path, monkeypatch):
+    """Half a holder could not be read, and would have held the run for ever."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = RunDir(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("hpcjobs.run.holder.write_json", full)
+        with pytest.raises(OSError, match="No space"):
+            take(run, this_process(None), local_alive)
+    assert current_holder(run) is None
+    take(run, this_process(None), local_alive)
+
+
 def test_through_the_front_door_a_refusal_is_one_line_with_the_exit_code(place, data, whole):
     run = RunDir(place / "front door")
     shutil.copytree(whole.path, run.path)
@@ -254,33 +279,38 @@ def fill(disk, leave_bytes):
     (disk / "ballast").write_bytes(b"x" * (state.f_bavail * state.f_frsize - leave_bytes))
 
 
-@pytest.mark.parametrize(
-    ("leave_bytes", "said"),
-    [(150_000, "is full ("), (0, "the job left no verdict: its disk is full")],
-    ids=["no room for a checkpoint", "no room at all"],
-)
-def test_a_disk_that_fills_up_is_named_and_the_run_goes_on_once_there_is_room(
-    data, small_disk, leave_bytes, said
-):
-    run = RunDir(small_disk / "run")
+def train_until_the_disk_is_full(data, disk, leave_bytes):
+    """Fills the disk up to some bytes after the first checkpoint; returns the run and the error."""
+    run = RunDir(disk / "run")
     plan = {"train.steps": 60, "train.checkpoint.every_steps": 20, "train.checkpoint.keep": 2}
     mine = words(data, run.path, **plan)
-    first = subprocess.Popen(
-        command(mine), cwd=small_disk.parent, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = subprocess.Popen(
+        command(mine), cwd=disk.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     wait_until(lambda: committed_steps(run.checkpoints) == [20], "the first checkpoint")
-    fill(small_disk, leave_bytes)
-    _, error = first.communicate(timeout=90)
-    assert first.returncode == 6
-    assert said in error
+    fill(disk, leave_bytes)
+    _, error = process.communicate(timeout=90)
+    assert process.returncode == 6
     assert len(error.splitlines()) == 1
     assert committed_steps(run.checkpoints) == [20]
     verify(step_dir(run.checkpoints, 20))
     assert not list(run.checkpoints.glob("*.partial"))
+    assert current_holder(run) is None
+    return run, mine, error
+
+
+def test_a_disk_that_fills_up_is_named_and_the_run_goes_on_once_there_is_room(data, small_disk):
+    run, mine, error = train_until_the_disk_is_full(data, small_disk, 150_000)
+    assert error.startswith(f"error: the disk of {run.path} is full (")
+    assert "free space and submit the run again, it goes on from its last checkpoint" in error
     (small_disk / "ballast").unlink()
     again = submit(mine, small_disk.parent)
     assert again.returncode == 0, again.stderr
     starts = [event["first"] for event in read_lines(run.events) if event["kind"] == "training"]
     assert starts == [0, 20]
     assert sorted(trained_steps(run)) == list(range(1, 61))
+
+
+def test_a_disk_without_room_for_the_verdict_is_named_all_the_same(data, small_disk):
+    _, _, error = train_until_the_disk_is_full(data, small_disk, 0)
+    assert "the job left no verdict: its disk is full" in error

@@ -4,6 +4,7 @@ Slow: some twenty short trainings, which share four starts of torch.
 """
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from tiny import tiny_words, write_tiny_data
 from trainings import prepare, train_all
 
 from hpcjobs.run.files import read_json, read_lines
-from hpcjobs.run.manifest import committed_steps
+from hpcjobs.run.layout import RunDir
+from hpcjobs.run.manifest import committed_steps, step_dir
 
 pytestmark = pytest.mark.slow
 
@@ -173,14 +175,44 @@ def test_accumulation_and_cards_are_the_same_batch(alone, together, stage):
     assert figures(two, "grad_norm") == pytest.approx(figures(one, "grad_norm"), rel=1e-4)
 
 
-def test_the_result_of_full_training_can_start_another_run(alone, place, data):
+@pytest.fixture(scope="module")
+def later(alone, place, data):
+    """A run from the result of another one, and runs that go on where they were cut short."""
+    full = alone["full"]
+    changes = {"model.weights": "pretrained", "model.path": full.result, "train.steps": 1}
+    runs = {"from-full": make(place, data, "from-full", changes, 1)}
+    for stage in (0, 1):
+        runs[f"zero{stage}-bf16"] = cut_short(alone[f"zero{stage}-bf16"])
+    verdicts = train_all(list(runs.values()))
+    assert [verdict.status for verdict in verdicts] == ["done"] * len(runs), verdicts
+    return runs
+
+
+def cut_short(run):
+    copy = RunDir(run.path.with_name(f"{run.path.name}-cut"))
+    shutil.copytree(run.path, copy.path)
+    shutil.rmtree(copy.result)
+    shutil.rmtree(step_dir(copy.checkpoints, STEPS))
+    return copy
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_in_bf16_a_run_goes_on_bit_equal_at_the_stages_with_wrapped_optimizers(alone, later, stage):
+    run, whole = later[f"zero{stage}-bf16"], alone[f"zero{stage}-bf16"]
+    assert [event["first"] for event in kinds(run, "training")] == [0, 4]
+    assert figures(run, "loss") == figures(whole, "loss")
+    assert figures(run, "grad_norm") == figures(whole, "grad_norm")
+    for name in ("adapter/adapter_model.safetensors", "projector.safetensors"):
+        assert (run.result / name).read_bytes() == (whole.result / name).read_bytes()
+
+
+def test_the_result_of_full_training_can_start_another_run(alone, later):
     """Its first measurement is the last one of the run that made it."""
     full = alone["full"]
     assert figures(full, "loss")[-1] < figures(full, "loss")[0]
-    changes = {"model.weights": "pretrained", "model.path": full.result, "train.steps": 1}
-    after = train(place, data, {"from-full": changes}, 1)["from-full"]
-    assert measured(after)[0]["loss"] == pytest.approx(measured(full)[-2]["loss"], rel=1e-6)
-    assert measured(full)[-2]["loss"] == read_json(full.result_file)["heldout_loss_after"]
+    first, last = measured(later["from-full"])[0]["loss"], measured(full)[-2]["loss"]
+    assert first == pytest.approx(last, rel=1e-6)
+    assert last == read_json(full.result_file)["heldout_loss_after"]
 
 
 def test_the_projector_alone_trains_and_is_exported(alone):
