@@ -148,6 +148,19 @@ def _show_done(run: RunDir, console: Console) -> None:
             console.print(f"  with the pictures shuffled between the samples: {shuffled:.3f}")
     console.print(f"  run directory  {run.path}", soft_wrap=True, markup=False)
     console.print(f"  result         {run.result}", soft_wrap=True, markup=False)
+    console.print("next:")
+    for line in _next_commands(run):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+def _next_commands(run: RunDir) -> list[str]:
+    """What a user types after a run: look at it, or go on to the real model."""
+    return [
+        f"cat {shlex.quote(str(run.result_file))}",
+        f"tail -n 3 {shlex.quote(str(run.metrics))}",
+        f"ls {shlex.quote(str(run.result))}/  # PEFT loads adapter/",
+        "python -m hpcjobs.submit +experiment=mgm_lora dry_run=true",
+    ]
 
 
 def _log_tail(run: RunDir, verdict: Verdict | None, after: int) -> list[str]:

@@ -117,3 +117,15 @@ def test_a_job_that_cannot_be_seen_is_watched_on(run, monkeypatch):
     monkeypatch.setattr(follow_command, "_ASK_EVERY_S", 0.0)
     take(run, Holder("elsewhere", 1, "1"), lambda holder: False)
     assert not follow_command._Watch(run).holder_is_gone()
+
+
+def test_a_finished_run_shows_both_losses_its_place_and_what_to_type_next(run):
+    write_verdict(run.attempt(1).verdict, Verdict("done", "all 9 steps", 9, 0))
+    run.result.mkdir()
+    losses = {"heldout_loss_before": 7.1, "heldout_loss_after": 0.4, "steps": 9}
+    write_json(run.result_file, losses)
+    text = printed(lambda console: show_result(run, console))
+    assert "7.100 before -> 0.400 after" in text
+    assert str(run.path) in text
+    assert f"cat {shlex.quote(str(run.result_file))}" in text
+    assert "python -m hpcjobs.submit +experiment=mgm_lora dry_run=true" in text
