@@ -21,13 +21,13 @@ from hpcjobs.run.verdict import write_verdict
 from hpcjobs.train.__main__ import describe_failure
 from hpcjobs.train.process import leave
 from hpcjobs.train.session import train
-from hpcjobs.train.stop import StopFlag
+from hpcjobs.run.notices import Notices
 rank = int(os.environ["RANK"])
 for word in sys.argv[1:]:
     run, number = RunDir(Path(word.rpartition(":")[0])), int(word.rpartition(":")[2])
     attempt = run.attempt(number)
     try:
-        verdict = train(run, number, StopFlag())
+        verdict = train(run, number, Notices())
     except Exception as error:
         verdict = describe_failure(error, rank, attempt.path)
     write_verdict(attempt.rank_verdict(rank), verdict)

@@ -39,12 +39,14 @@ def start_locally(job: Job) -> LocalRun:
         def _submitit_command_str(self) -> str:
             return shlex.join(words)
 
-    cluster = job.experiment.cluster
+    cluster, parallel = job.experiment.cluster, job.experiment.parallel
     executor: Any = BrokerExecutor(folder=job.run.submitit)
     executor.update_parameters(
         timeout_min=cluster.time_s / 60,
         signal_delay_s=cluster.signal_lead_s,
-        gpus_per_node=0 if job.experiment.parallel.device == "cpu" else _cards(job),
+        gpus_per_node=0
+        if job.experiment.parallel.device == "cpu"
+        else job.experiment.parallel.gpus_per_node,
         stderr_to_stdout=True,
     )
     with _ignored(signal.SIGINT, signal.SIGHUP):
@@ -56,10 +58,6 @@ def start_locally(job: Job) -> LocalRun:
 def stop_locally(started: LocalRun) -> None:
     """Asks a run on this machine to save and end."""
     os.kill(int(started.job_id), signal.SIGTERM)
-
-
-def _cards(job: Job) -> int:
-    return job.experiment.parallel.gpus_per_node
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hpcjobs.login.assets import asset_dir
+from hpcjobs.run.checks import has_control_character
 from hpcjobs.run.errors import ConfigError
 from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.layout import RunDir
@@ -67,16 +68,12 @@ def sbatch_word(value: str) -> str:
     Raises:
         ConfigError: a control character, which would end the line.
     """
-    if _holds_control_character(value):
+    if has_control_character(value):
         raise ConfigError(f"{value!r} holds a control character, which would end the #SBATCH line")
     if _PLAIN.fullmatch(value):
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _holds_control_character(text: str) -> bool:
-    return any(ord(character) < 32 or ord(character) == 127 for character in text)
 
 
 def _log_pattern(run: RunDir) -> str:
@@ -118,7 +115,7 @@ def check_run_path(path: Path) -> None:
     Raises:
         ConfigError: a control character, or a backslash, which makes sbatch drop the log.
     """
-    if "\\" in str(path) or _holds_control_character(str(path)):
+    if "\\" in str(path) or has_control_character(str(path)):
         raise ConfigError(
             f"the run directory {str(path)!r} holds a backslash or a control character, "
             f"which sbatch cannot name: write another runs_dir or run_dir"

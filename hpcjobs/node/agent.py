@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from hpcjobs.node.env_file import read_env_file
-from hpcjobs.node.notices import Notices, blocked
 from hpcjobs.run.errors import HpcjobsError
 from hpcjobs.run.files import PRIVATE_FILE, write_json
 from hpcjobs.run.holder import this_process
 from hpcjobs.run.launch import Launch, read_launch
 from hpcjobs.run.layout import RunDir
+from hpcjobs.run.notices import Notices, blocked
 from hpcjobs.run.verdict import Verdict, write_verdict
 
 POLL_S = 0.1

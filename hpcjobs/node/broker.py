@@ -12,13 +12,13 @@ from dataclasses import asdict
 
 from hpcjobs.node import slurm
 from hpcjobs.node.decide import Action, decide
-from hpcjobs.node.notices import Notices, blocked
 from hpcjobs.run.errors import InputError, RunHeldError
 from hpcjobs.run.events import record_event
 from hpcjobs.run.files import read_json
 from hpcjobs.run.holder import Holder, local_alive, release, take, this_process
 from hpcjobs.run.launch import Launch, read_launch
 from hpcjobs.run.layout import RunDir
+from hpcjobs.run.notices import Notices, blocked
 from hpcjobs.run.verdict import Verdict, conclude, write_verdict
 
 POLL_S = 0.1

@@ -29,9 +29,14 @@ def below(name: str, value: float, high: float) -> None:
         raise ConfigError(f"{name} must be less than {high}, not {value}")
 
 
+def has_control_character(text: str) -> bool:
+    """Whether a text holds a newline or another character that no line may hold."""
+    return _CONTROL.search(text) is not None
+
+
 def one_line(name: str, value: str | None) -> None:
     """Refuses control characters: a newline would end a ``#SBATCH`` line and start a command."""
-    if value is not None and _CONTROL.search(value):
+    if value is not None and has_control_character(value):
         raise ConfigError(f"{name} holds a control character: {value!r}; write it on one line")
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from hpcjobs.run.errors import HpcjobsError
 from hpcjobs.run.layout import RunDir
+from hpcjobs.run.notices import Notices
 from hpcjobs.run.verdict import Verdict, write_verdict
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -30,10 +31,9 @@ def main() -> None:
 
     from hpcjobs.train.process import leave
     from hpcjobs.train.session import train
-    from hpcjobs.train.stop import StopFlag
 
     os.umask(0o077)  # after the imports: their compiled files may be shared with others
-    write_verdict(mine, train(run, words.attempt, StopFlag()))
+    write_verdict(mine, train(run, words.attempt, Notices()))
     leave(0)
 
 

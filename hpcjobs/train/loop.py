@@ -12,6 +12,7 @@ from torch import distributed as dist
 from hpcjobs.run.events import record_event
 from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.layout import RunDir
+from hpcjobs.run.notices import Notices
 from hpcjobs.run.verdict import Verdict
 from hpcjobs.train import checkpoint
 from hpcjobs.train.checkpoint import Progress
@@ -19,7 +20,7 @@ from hpcjobs.train.engine import plain_gradient_norm
 from hpcjobs.train.finite import refuse_broken_weights, refuse_non_finite
 from hpcjobs.train.metrics import StepClock, memory_gib, write_metric
 from hpcjobs.train.process import Process
-from hpcjobs.train.stop import StopFlag, agree
+from hpcjobs.train.stop import agree
 
 Batch = dict[str, torch.Tensor]
 
@@ -33,7 +34,7 @@ class Loop:
     attempt: int
     process: Process
     engine: Any
-    stop: StopFlag
+    stop: Notices
     steps: int
     """Optimizer steps of the whole training."""
     progress: Progress = field(default_factory=Progress)
@@ -51,11 +52,11 @@ def run_loop(loop: Loop, batches: Iterator[Batch], measure_heldout: Any) -> Verd
     """
     clock = StepClock()
     while loop.progress.step < loop.steps:
-        stop_now, save_now = agree((loop.stop.is_set, _save_is_due(loop)), loop.process.device)
+        stop_now, save_now = agree((loop.stop.stop, _save_is_due(loop)), loop.process.device)
         if stop_now or save_now:
             save(loop)
         if stop_now:
-            name = loop.stop.signal_name or "another rank's signal"
+            name = next(iter(loop.stop.received), "another rank's signal")
             return Verdict("checkpointed", f"stopped on {name}", loop.saved_step, loop.process.rank)
         train_step(loop, batches, clock)
         if _heldout_is_due(loop):

@@ -13,6 +13,7 @@ from hpcjobs.run.events import record_event
 from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.files import read_json, write_json
 from hpcjobs.run.layout import RunDir
+from hpcjobs.run.notices import Notices
 from hpcjobs.run.schema import build
 from hpcjobs.run.verdict import Verdict
 from hpcjobs.train.checkpoint import restore
@@ -26,7 +27,7 @@ from hpcjobs.train.mgm.model import build_model
 from hpcjobs.train.process import Process, seed_everything, start_process
 from hpcjobs.train.samples import Samples, batches, load_samples
 from hpcjobs.train.schedule import total_steps
-from hpcjobs.train.stop import StopFlag, agree
+from hpcjobs.train.stop import agree
 from hpcjobs.train.weights import load_weights
 
 
@@ -42,7 +43,7 @@ class Session:
     loop: Loop
 
 
-def train(run: RunDir, attempt: int, stop: StopFlag) -> Verdict:
+def train(run: RunDir, attempt: int, stop: Notices) -> Verdict:
     """Runs one attempt to its end.
 
     Raises:
@@ -74,7 +75,7 @@ def _is_finished(session: Session) -> bool:
     return agree((finished,), session.process.device)[0]
 
 
-def set_up(run: RunDir, attempt: int, stop: StopFlag) -> Session:
+def set_up(run: RunDir, attempt: int, stop: Notices) -> Session:
     """Joins the peers, reads data and model, and restores the newest checkpoint."""
     experiment = build(Experiment, read_json(run.config))
     process = start_process(experiment.parallel)

@@ -1,31 +1,7 @@
-"""The request to stop: a flag set by a signal, agreed by all ranks at a step boundary."""
-
-import signal
-from types import FrameType
+"""The agreement to stop: what any rank has heard, all ranks act on at the same step boundary."""
 
 import torch
 from torch import distributed as dist
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
-
-
-class StopFlag:
-    """Remembers that a stop signal came; nothing is saved inside a signal handler."""
-
-    def __init__(self) -> None:
-        """Installs the handlers, then lets signals in that the node agent held back."""
-        self.signal_name: str | None = None
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-
-    @property
-    def is_set(self) -> bool:
-        """Whether this process has been asked to stop."""
-        return self.signal_name is not None
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.signal_name = self.signal_name or signal.Signals(number).name
 
 
 def agree(flags: tuple[bool, ...], device: torch.device) -> tuple[bool, ...]:

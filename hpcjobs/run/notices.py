@@ -11,10 +11,14 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 class Notices:
-    """Counts the stop signals; nothing else happens inside a signal handler."""
+    """Notes the stop signals; nothing else, such as a save, happens inside a signal handler.
+
+    Broker, agent and training process listen alike. Whoever starts one of them holds the
+    signals back with ``blocked`` until it listens.
+    """
 
     def __init__(self) -> None:
-        """Installs the handlers in the main thread."""
+        """Installs the handlers in the main thread, then lets in what was held back."""
         self.received: list[str] = []
         for number in STOP_SIGNALS:
             signal.signal(number, self._note)
