@@ -44,9 +44,7 @@ def start_locally(job: Job) -> LocalRun:
     executor.update_parameters(
         timeout_min=cluster.time_s / 60,
         signal_delay_s=cluster.signal_lead_s,
-        gpus_per_node=0
-        if job.experiment.parallel.device == "cpu"
-        else job.experiment.parallel.gpus_per_node,
+        gpus_per_node=0 if parallel.device == "cpu" else parallel.gpus_per_node,
         stderr_to_stdout=True,
     )
     with _ignored(signal.SIGINT, signal.SIGHUP):
