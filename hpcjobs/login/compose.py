@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, OverrideParseException
@@ -12,9 +12,20 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hpcjobs.login.assets import asset_dir
+from hpcjobs.login.auto_parallel import (
+    decide,
+    given_keys,
+    is_auto,
+    with_typed_auto,
+    without_auto,
+)
 from hpcjobs.run.errors import ConfigError
 from hpcjobs.run.experiment import Experiment
+from hpcjobs.run.layout import RunDir
 from hpcjobs.run.schema import build, did_you_mean
+
+if TYPE_CHECKING:
+    from planner.plan import Plan
 
 _NO_KEY = re.compile(r"Could not override '([^']+)'")
 # Groups and mappings that are empty until a user adds to them; Hydra wants a plus for that.
@@ -37,6 +48,20 @@ class Request:
                 raise ConfigError(f"{name} is empty: write {name}=DIR")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """What the words of a command line come to."""
+
+    request: Request
+    experiment: Experiment
+    given: frozenset[str]
+    """Keys of the layout and the cluster that the words fix: the planner leaves them."""
+    plan: "Plan | None" = None
+    """Made where ``parallel=auto`` asked for it."""
+    note: str | None = None
+    """What ``parallel=auto`` came to, in one line."""
+
+
 def compose_experiment(
     overrides: Sequence[str], config_dirs: Sequence[Path] = (), here: Path | None = None
 ) -> tuple[Request, Experiment]:
@@ -49,11 +74,35 @@ def compose_experiment(
 
     Raises:
         ConfigError: anything that cannot be composed, is unknown, mistyped or impossible.
+        PlannerError: ``parallel=auto`` asks the planner something that it cannot answer.
     """
+    composed = compose_planned(overrides, config_dirs, here)
+    return composed.request, composed.experiment
+
+
+def compose_planned(
+    overrides: Sequence[str], config_dirs: Sequence[Path] = (), here: Path | None = None
+) -> Composed:
+    """Does the same, and keeps the plan that ``parallel=auto`` took its choice from.
+
+    Raises:
+        ConfigError: see ``compose_experiment``.
+        PlannerError: see ``compose_experiment``.
+    """
+    here = here or Path.cwd()
     raw = _compose_raw(_with_search_path(overrides, config_dirs))
-    request = {key: raw.pop(key) for key in ("runs_dir", "run_dir", "dry_run") if key in raw}
-    experiment = build(Experiment, raw)
-    return build(Request, request), _absolute(experiment, here or Path.cwd())
+    raw = with_typed_auto(raw, overrides)
+    values = {key: raw.pop(key) for key in ("runs_dir", "run_dir", "dry_run") if key in raw}
+    request, given = build(Request, values), given_keys(raw, overrides)
+    if not is_auto(raw):
+        experiment = _absolute(build(Experiment, raw), here)
+        return Composed(request=request, experiment=experiment, given=given)
+    draft = _absolute(build(Experiment, without_auto(raw)), here)
+    run = None if request.run_dir is None else RunDir(Path(absolute(here, request.run_dir)))
+    done = decide(raw, draft, given, run)
+    return Composed(
+        request=request, experiment=done.experiment, given=given, plan=done.plan, note=done.note
+    )
 
 
 def _compose_raw(overrides: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from hpcjobs.login.console import silence_stdout
 from hpcjobs.run.errors import ConfigError, HpcjobsError, InputError
+from planner.errors import PlannerError
 
 EXIT_INTERRUPTED = 130
 
@@ -23,7 +24,7 @@ def run_door(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     try:
         code = command(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
-    except HpcjobsError as error:
+    except (HpcjobsError, PlannerError) as error:
         return _say(error, error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcjobs.login.compose import Request, absolute
 from hpcjobs.login.node_archive import partial_archive, write_node_archive
@@ -25,9 +25,12 @@ from hpcjobs.run.launch import Launch, write_launch
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.schema import build, plain
 
+if TYPE_CHECKING:
+    from planner.plan import Plan
+
 # What a continued run may change: where it runs, how long and how safely, not what it computes.
 _FREE = frozenset(
-    "cluster container data.workers data.bad_samples_max train.checkpoint "
+    "cluster container planner budget data.workers data.bad_samples_max train.checkpoint "
     "train.log_every_steps".split()
 )
 _PACKAGES = ("hpcjobs", "torch", "deepspeed", "transformers", "peft", "submitit", "hydra-core")
@@ -41,10 +44,16 @@ class Job:
     run: RunDir
     python: str
     script: str
+    plan: "Plan | None" = None
+    """Made where ``parallel=auto`` asked for it."""
 
 
 def plan_job(
-    request: Request, experiment: Experiment, environment: Mapping[str, str], here: Path
+    request: Request,
+    experiment: Experiment,
+    environment: Mapping[str, str],
+    here: Path,
+    plan: "Plan | None" = None,
 ) -> Job:
     """Chooses the run directory and renders the script; writes nothing.
 
@@ -57,7 +66,7 @@ def plan_job(
     script = render_script(experiment, run, python)
     refuse_secrets("the configuration", repr(plain(experiment)), environment)
     refuse_secrets("the batch script", script, environment)
-    return Job(experiment, run, python, script)
+    return Job(experiment, run, python, script, plan)
 
 
 def write_run(
@@ -73,7 +82,7 @@ def write_run(
             would be written.
         InputError: the directory cannot be written.
     """
-    record = _record(overrides, config_dirs)
+    record = _record(job, overrides, config_dirs)
     refuse_secrets("the record of the submission", repr(record), environment)
     refuse_other_run(job.run, job.experiment)
     is_new = not job.run.config.exists()
@@ -88,7 +97,8 @@ def write_run(
 def _remove_files(run: RunDir) -> None:
     """Takes back what a submission writes, and nothing that it finds."""
     archive = run.node_archive
-    for path in (run.config, run.record, run.launch, run.script, archive, partial_archive(archive)):
+    own = (run.config, run.record, run.launch, run.script, run.plan)
+    for path in (*own, archive, partial_archive(archive)):
         path.unlink(missing_ok=True)
     for directory in (run.checkpoints, run.submitit, run.path):
         with contextlib.suppress(OSError):
@@ -102,6 +112,10 @@ def _write_files(job: Job, record: dict[str, Any]) -> None:
         make_private_dir(job.run.submitit)
         write_json(job.run.config, plain(job.experiment))
         write_json(job.run.record, record)
+        if job.plan is not None:
+            from planner.plan_file import encode_plan
+
+            write_text(job.run.plan, encode_plan(job.plan).decode())
         write_launch(job.run.launch, _launch(job))
         write_node_archive(job.run.node_archive)
         write_text(job.run.script, job.script)
@@ -165,7 +179,7 @@ def _launch(job: Job) -> Launch:
     )
 
 
-def _record(overrides: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, Any]:
+def _record(job: Job, overrides: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, Any]:
     return {
         "submitted": dt.datetime.now(tz=dt.UTC).isoformat(timespec="seconds"),
         "user": getpass.getuser(),
@@ -173,9 +187,31 @@ def _record(overrides: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, 
         "directory": str(Path.cwd()),
         "overrides": list(overrides),
         "config_dirs": [str(directory.resolve()) for directory in config_dirs],
+        "plan": _plan_record(job),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git_commit(),
+    }
+
+
+def _plan_record(job: Job) -> dict[str, Any] | None:
+    """What ``parallel=auto`` chose, now or when the run began; None where nothing was planned."""
+    if job.plan is None:
+        if not job.run.record.exists():
+            return None
+        before: dict[str, Any] | None = read_json(job.run.record).get("plan")
+        return before
+    parallel, cluster = job.experiment.parallel, job.experiment.cluster
+    return {
+        "created": job.plan.created,
+        "config_hash": job.plan.config_hash,
+        "why": job.plan.why,
+        "parallel": plain(parallel),
+        "grad_checkpointing": job.experiment.train.grad_checkpointing,
+        "cluster": {
+            key: getattr(cluster, key)
+            for key in ("time", "mem", "cpus_per_node", "partition", "gpu_type")
+        },
     }
 
 

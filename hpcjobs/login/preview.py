@@ -1,30 +1,44 @@
 """What a submission is about to do, as a table."""
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hpcjobs.login.figures import Figures
+from hpcjobs.login.planned_figures import Planned, planned_figures
 from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.layout import RunDir
+
+if TYPE_CHECKING:
+    from planner.plan import Plan
 
 _GIB = 1 << 30
 _MIB = 1 << 20
 
 
 def show_preview(
-    console: Console, experiment: Experiment, run: RunDir, figures: Figures, where: str
+    console: Console,
+    experiment: Experiment,
+    run: RunDir,
+    figures: Figures,
+    where: str,
+    plan: "Plan | None" = None,
 ) -> None:
-    """Prints the plan of a run: model, data, batch, resources and paths."""
+    """Prints what a run is about to do: model, data, batch, resources and paths."""
     table = Table(title=f"{experiment.name}  ->  {where}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in preview_rows(experiment, run, figures):
+    planned = planned_figures(experiment, plan)
+    for name, value in preview_rows(experiment, run, figures, planned):
         table.add_row(name, Text(value))  # as it is: a path may look like markup
     console.print(table)
 
 
-def preview_rows(experiment: Experiment, run: RunDir, figures: Figures) -> list[tuple[str, str]]:
+def preview_rows(
+    experiment: Experiment, run: RunDir, figures: Figures, planned: Planned
+) -> list[tuple[str, str]]:
     """The rows of the preview: name and value."""
     return [
         ("model", f"{experiment.model.kind}, {figures.total:,} parameters, {_weights(experiment)}"),
@@ -33,7 +47,8 @@ def preview_rows(experiment: Experiment, run: RunDir, figures: Figures) -> list[
         ("batch", _batch(experiment)),
         ("length", _length(experiment)),
         ("cards", _cards(experiment)),
-        ("memory a card", _memory(figures)),
+        ("memory a card", f"{planned.memory} ({_states(figures)})"),
+        ("planned", planned.run),
         ("checkpoints", _checkpoints(experiment)),
         ("run directory", str(run.path)),
     ]
@@ -74,10 +89,10 @@ def _cards(experiment: Experiment) -> str:
     )
 
 
-def _memory(figures: Figures) -> str:
+def _states(figures: Figures) -> str:
     size = figures.states.total_bytes
     shown = f"{size / _GIB:.2f} GiB" if size >= _GIB / 10 else f"{size / _MIB:.1f} MiB"
-    return f"{shown} of model states; activations come on top and are not estimated yet"
+    return f"{shown} of model states"
 
 
 def _checkpoints(experiment: Experiment) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hpcjobs.login import door
-from hpcjobs.login.compose import compose_experiment, group_choices
+from hpcjobs.login.compose import compose_planned, group_choices
 from hpcjobs.login.console import make_console
 from hpcjobs.login.figures import figures_of
 from hpcjobs.login.follow import (
@@ -63,11 +63,12 @@ def submit(argv: Sequence[str]) -> int:
     words = _parse(argv)
     refuse_secrets("the command line", "\n".join(words.overrides), os.environ)
     here = Path.cwd()
-    request, experiment = compose_experiment(words.overrides, words.config_dir, here)
-    job = plan_job(request, experiment, os.environ, here)
+    composed = compose_planned(words.overrides, words.config_dir, here)
+    request, experiment = composed.request, composed.experiment
+    job = plan_job(request, experiment, os.environ, here, composed.plan)
     figures = figures_of(experiment)
     if request.dry_run:
-        return _dry_run(job)
+        return _dry_run(job, composed.note)
     on_slurm = _on_slurm(experiment)
     refuse_other_run(job.run, experiment)
     refuse_if_busy(job.run)
@@ -80,7 +81,10 @@ def submit(argv: Sequence[str]) -> int:
     if not on_slurm:
         refuse_missing_here(experiment)
     refuse_full_disk(experiment, job.run, figures.trainable)
-    show_preview(console, experiment, job.run, figures, "Slurm" if on_slurm else "this machine")
+    if composed.note is not None:
+        console.print(composed.note, soft_wrap=True, markup=False)
+    where = "Slurm" if on_slurm else "this machine"
+    show_preview(console, experiment, job.run, figures, where, composed.plan)
     with submission_lock(job.run):
         refuse_if_busy(job.run)
         is_new = not job.run.config.exists()
@@ -146,10 +150,12 @@ def _on_slurm(experiment: Experiment) -> bool:
     return on_slurm
 
 
-def _dry_run(job: Job) -> int:
+def _dry_run(job: Job, note: str | None) -> int:
     sys.stdout.write(job.script)
     sys.stdout.write("\n# nothing was submitted; the command would be:\n")
     sys.stdout.write(f"# {shlex.join(sbatch_command(job.run))}\n")
+    if note is not None:
+        sys.stderr.write(f"{note}\n")
     for problem in missing_inputs(job.experiment):
         sys.stderr.write(f"warning: {problem}\n")
     return 0

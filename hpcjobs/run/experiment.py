@@ -4,10 +4,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hpcjobs.run.budget_config import Budget
 from hpcjobs.run.checks import above, at_least, below, one_line, run_name
 from hpcjobs.run.cluster_config import Cluster
 from hpcjobs.run.errors import ConfigError
 from hpcjobs.run.model_config import Model
+from hpcjobs.run.plan_config import PlanSettings
 
 # Cards before Ampere have no bfloat16 units (CUDA C programming guide, arithmetic throughput).
 _NO_BF16 = re.compile(r"k80|p4|p40|p100|v100|t4|rtx_?20\d0|titan|gtx.*|quadro.*", re.IGNORECASE)
@@ -163,6 +165,8 @@ class Experiment:
     train: Train
     cluster: Cluster = field(default_factory=Cluster)
     container: Container = field(default_factory=Container)
+    planner: PlanSettings = field(default_factory=PlanSettings)
+    budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         """Checks what no single group can see."""

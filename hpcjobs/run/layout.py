@@ -25,6 +25,11 @@ class RunDir:
         return self.path / "config.json"
 
     @property
+    def plan(self) -> Path:
+        """What the planner chose for the run, and why; only where it was asked."""
+        return self.path / "plan.json"
+
+    @property
     def launch(self) -> Path:
         """What the nodes need to know to start the processes."""
         return self.path / "launch.json"

@@ -18,7 +18,7 @@ from hpcjobs.train import checkpoint
 from hpcjobs.train.checkpoint import Progress
 from hpcjobs.train.engine import plain_gradient_norm
 from hpcjobs.train.finite import refuse_broken_weights, refuse_non_finite
-from hpcjobs.train.metrics import StepClock, memory_gib, write_metric
+from hpcjobs.train.metrics import StepClock, batch_shape, device_name, memory_gib, write_metric
 from hpcjobs.train.process import Process
 from hpcjobs.train.stop import agree
 
@@ -98,7 +98,8 @@ def train_step(loop: Loop, batches: Iterator[Batch], clock: StepClock) -> None:
     norm = _norm_of_step(loop, norm)
     refuse_non_finite("loss", mean_loss, loop.progress.step)
     refuse_non_finite("gradient norm", norm, loop.progress.step)
-    _report(loop, mean_loss, norm, lr, int(tokens), clock)
+    figures = {"loss": mean_loss, "grad_norm": norm, "lr": lr, **batch_shape(micro_batches)}
+    _report(loop, figures, int(tokens), clock)
 
 
 def _norm_of_step(loop: Loop, plain: float | None) -> float | None:
@@ -163,9 +164,7 @@ def _sum_over_ranks(value: float, device: torch.device) -> float:
     return float(total)
 
 
-def _report(
-    loop: Loop, loss: float, norm: float | None, lr: float, tokens: int, clock: StepClock
-) -> None:
+def _report(loop: Loop, figures: dict[str, Any], tokens: int, clock: StepClock) -> None:
     step_s, data_wait = clock.lap()
     train = loop.experiment.train
     if not loop.process.is_leader or loop.progress.step % train.log_every_steps:
@@ -175,14 +174,13 @@ def _report(
         "train",
         attempt=loop.attempt,
         step=loop.progress.step,
-        loss=loss,
-        grad_norm=norm,
-        lr=lr,
+        **figures,
         samples=loop.progress.samples,
         tokens=loop.progress.tokens,
         samples_per_s=train.global_batch / step_s,
         tokens_per_s=tokens / step_s,
         step_s=step_s,
         data_wait_share=data_wait,
+        device=device_name(loop.process.device),
         **memory_gib(loop.process.device),
     )

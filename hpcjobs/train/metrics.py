@@ -2,6 +2,7 @@
 
 import resource
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,23 @@ def memory_gib(device: torch.device) -> dict[str, float]:
         }
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
     return {"peak_resident_gib": peak_bytes / _GIB}
+
+
+def batch_shape(micro_batches: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, int]:
+    """What this process computes in a step: its positions, padding included, and the longest row.
+
+    Step time and memory follow these, not the labelled tokens.
+    """
+    shapes = [batch["input_ids_BL"].shape for batch in micro_batches]
+    return {
+        "positions": sum(rows * length for rows, length in shapes),
+        "longest": max(length for _, length in shapes),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The card's name as its driver says it; ``CPU`` without a card."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def write_metric(path: Path, kind: str, **fields: Any) -> None:  # noqa: ANN401

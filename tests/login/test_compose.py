@@ -17,7 +17,8 @@ def test_every_experiment_that_ships_composes(name, tmp_path):
 @pytest.mark.parametrize("group", ["model", "data", "method", "parallel", "train", "cluster"])
 def test_every_choice_of_every_group_is_valid(group, tmp_path):
     for choice in group_choices(group):
-        compose_experiment([f"{group}={choice}", "train.global_batch=8"], here=tmp_path)
+        words = [f"{group}={choice}", "train.global_batch=8", "cluster.gpu_type=a100-80gb"]
+        compose_experiment(words, here=tmp_path)
 
 
 def test_the_users_words_win_over_the_experiment(tmp_path):

@@ -1,0 +1,268 @@
+"""Nothing is submitted that the budget's owner has not agreed to."""
+
+import datetime as dt
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hpcjobs.login import spend
+from hpcjobs.run.budget_config import Budget
+from hpcjobs.run.errors import ConfigError
+from planner.approval import (
+    Approval,
+    SignedApproval,
+    p95_gpu_hours,
+    plan_hash,
+    read_approval,
+    record_path,
+    uids_of,
+    user_name,
+)
+from planner.errors import PlannerError
+from planner.plan import Ask, Plan
+from planner.site_budget import SITE_FILE, read_site_budget
+
+_CLOCK_SKEW = dt.timedelta(hours=1)
+_FIELDS = "approvers self_approval approval_valid_days gpu_hours_total ledger approvals".split()
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A submission that the budget allows, and the hours that it takes."""
+
+    budget: Budget
+    """With the site's rules in force."""
+    gpu_hours: float
+    plan_hash: str
+    approver: str | None
+    """None where no approval is asked for."""
+
+    def record(self) -> dict[str, Any]:
+        """What the run's record says of it."""
+        return {
+            "project": self.budget.project,
+            "gpu_hours_p95": self.gpu_hours,
+            "plan_hash": self.plan_hash,
+            "approver": self.approver,
+        }
+
+
+def refuse_unapproved(
+    budget: Budget,
+    experiment_hash: str,
+    plan: Plan | None = None,
+    ask: Ask | None = None,
+    *,
+    run: Path | None = None,
+    now: dt.datetime | None = None,
+    site_file: Path = SITE_FILE,
+) -> Cleared | None:
+    """Checks approval and limits of a submission; None where nothing is asked for.
+
+    Args:
+        budget: of the experiment; the site's file overrides it.
+        experiment_hash: of the present configuration (``planner.plan_hash``).
+        plan: the plan made at this submission, for limits where ``budget.plan`` names none.
+        ask: the present question, to name the key that changed since the approval.
+        run: the run directory; what it has reserved before is not counted against it.
+        now: the time; by default it is asked for.
+        site_file: the site's rules.
+
+    Raises:
+        ConfigError: one line that says what is missing and who can mend it.
+    """
+    try:
+        budget = with_site_rules(budget, site_file)
+        cleared = _check(budget, experiment_hash, plan, ask, now or dt.datetime.now(tz=dt.UTC))
+    except PlannerError as error:
+        raise ConfigError(str(error)) from error
+    if cleared is not None:
+        _refuse_too_much(cleared, run)
+    return cleared
+
+
+def reserve_hours(cleared: Cleared | None, run: Path) -> None:
+    """Takes the hours of a run out of its project's ledger, just before it is handed over.
+
+    A second submission of the same run directory replaces its first reservation.
+
+    Raises:
+        ConfigError: another submission has taken the hours, or the ledger cannot be read.
+    """
+    if cleared is None or cleared.budget.ledger is None:
+        return
+    budget = cleared.budget
+    entry = _entry(cleared, run)
+    spend.reserve(Path(cleared.budget.ledger), ledger_owners(budget), entry, budget.gpu_hours_total)
+
+
+def release_hours(cleared: Cleared | None, run: Path) -> None:
+    """Gives the hours back where it is certain that nothing has run and nothing will."""
+    if cleared is None or cleared.budget.ledger is None:
+        return
+    entry = _entry(cleared, run)
+    spend.release(Path(cleared.budget.ledger), ledger_owners(cleared.budget), entry)
+
+
+def _entry(cleared: Cleared, run: Path) -> spend.Entry:
+    return spend.Entry(
+        id=str(run.absolute()),
+        project=cleared.budget.project or "",
+        state="reserved",
+        gpu_hours=cleared.gpu_hours,
+        plan_hash=cleared.plan_hash,
+        user=user_name(os.getuid()),
+        time=round(time.time(), 3),
+    )
+
+
+def with_site_rules(budget: Budget, site_file: Path = SITE_FILE) -> Budget:
+    """The budget with the site's rules in force; a run may only be stricter with itself.
+
+    Raises:
+        PlannerError: the site's file is wrong, or knows no such project.
+        ConfigError: the rules contradict each other.
+    """
+    site = read_site_budget(site_file)
+    if site is None:
+        return budget
+    rules = site.rules_of(budget.project)
+    changes: dict[str, Any] = {
+        name: getattr(rules, name) for name in _FIELDS if getattr(rules, name) is not None
+    }
+    if rules.approval == "required":
+        changes["approval"] = "required"
+    limits = [x for x in (rules.gpu_hours_limit, budget.gpu_hours_limit) if x is not None]
+    changes["gpu_hours_limit"] = min(limits, default=None)
+    return replace(budget, **changes)
+
+
+def ledger_owners(budget: Budget) -> frozenset[int]:
+    """Users whose ledger is believed: root and approvers; oneself where one may approve oneself."""
+    own = {os.getuid()} if budget.self_approval else set()
+    return frozenset({0, *uids_of(budget.approvers), *own})
+
+
+def _check(
+    budget: Budget, experiment_hash: str, plan: Plan | None, ask: Ask | None, now: dt.datetime
+) -> Cleared | None:
+    required = budget.approval == "required"
+    limited = budget.gpu_hours_limit is not None or budget.gpu_hours_total is not None
+    if not (required or limited or budget.ledger):
+        return None
+    approver = None
+    if budget.plan is not None:
+        plan = _read_plan(Path(budget.plan))
+        _refuse_changed(plan, experiment_hash, ask)
+    if required:
+        if budget.plan is None or plan is None:
+            raise ConfigError(
+                "budget.approval=required, but no plan is given: make one with python -m planner, "
+                "have it approved, and write budget.plan=FILE"
+            )
+        approver = _approver(budget, plan, now)
+    if plan is None:
+        raise ConfigError(
+            "the budget has a limit, but the GPU-hours are unknown: write parallel=auto, or "
+            "budget.plan=FILE"
+        )
+    return Cleared(budget, p95_gpu_hours(plan), plan_hash(plan), approver)
+
+
+def _read_plan(path: Path) -> Plan:
+    from planner.plan_file import read_plan
+
+    return read_plan(path)
+
+
+def _refuse_changed(plan: Plan, experiment_hash: str, ask: Ask | None) -> None:
+    if plan.config_hash == experiment_hash:
+        return
+    difference = None if ask is None else first_difference(plan.ask, ask)
+    what = f": {difference}" if difference else ""
+    raise ConfigError(
+        f"the configuration has changed since the plan was made{what}; make a new plan and have "
+        f"it approved, or take the change back"
+    )
+
+
+def first_difference(before: object, now: object) -> str | None:
+    """Names the first value that differs, as words; None where nothing does."""
+    return _difference(msgspec.to_builtins(before), msgspec.to_builtins(now), "")
+
+
+def _difference(before: object, now: object, where: str) -> str | None:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in [*before, *(key for key in now if key not in before)]:
+            path = f"{where}.{key}" if where else str(key)
+            found = _difference(before.get(key), now.get(key), path)
+            if found:
+                return found
+        return None
+    return None if before == now else f"{where} was {before!r} and is {now!r}"
+
+
+def _approver(budget: Budget, plan: Plan, now: dt.datetime) -> str:
+    """Name of the user whose approval counts."""
+    directory = Path(budget.approvals) if budget.approvals else None
+    signed = read_approval(record_path(plan, Path(budget.plan or ""), directory))
+    _refuse_wrong_user(budget, signed)
+    _refuse_wrong_record(signed.approval, plan)
+    _refuse_expired(budget, signed.approval, now)
+    return signed.owner
+
+
+def _refuse_wrong_user(budget: Budget, signed: SignedApproval) -> None:
+    if not budget.approvers:
+        raise ConfigError("nobody may approve: write budget.approvers=[NAME,...]")
+    if signed.owner_uid not in uids_of(budget.approvers):
+        raise ConfigError(
+            f"the approval belongs to {signed.owner}, who may not approve; it must come from "
+            f"{' or '.join(budget.approvers)}"
+        )
+    if signed.owner_uid == os.getuid() and not budget.self_approval:
+        raise ConfigError(
+            f"{signed.owner} cannot approve the own plan: ask another of "
+            f"{', '.join(budget.approvers)}, unless the site allows budget.self_approval=true"
+        )
+
+
+def _refuse_wrong_record(approval: Approval, plan: Plan) -> None:
+    if approval.decision != "approved":
+        why = f": {approval.reason}" if approval.reason else ""
+        raise ConfigError(f"{approval.approver} has rejected the plan{why}")
+    if approval.plan_hash != plan_hash(plan):
+        raise ConfigError("the plan has changed since it was approved: have it approved again")
+
+
+def _refuse_expired(budget: Budget, approval: Approval, now: dt.datetime) -> None:
+    try:
+        decided = dt.datetime.fromisoformat(approval.decided)
+        age = now - decided
+    except (ValueError, TypeError):
+        raise ConfigError(f"the approval has no date: {approval.decided!r}") from None
+    if age < -_CLOCK_SKEW:
+        raise ConfigError(f"the approval is of the future ({approval.decided}): look at the clocks")
+    if age > dt.timedelta(days=budget.approval_valid_days):
+        raise ConfigError(
+            f"the approval of {approval.decided} has expired: it is good for "
+            f"{budget.approval_valid_days:g} days; have the plan approved again"
+        )
+
+
+def _refuse_too_much(cleared: Cleared, run: Path | None) -> None:
+    budget, hours = cleared.budget, cleared.gpu_hours
+    if budget.gpu_hours_limit is not None and hours > budget.gpu_hours_limit:
+        raise ConfigError(
+            f"the plan's p95 of {hours:.4g} GPU-hours is above budget.gpu_hours_limit, "
+            f"{budget.gpu_hours_limit:.4g}"
+        )
+    if budget.ledger is not None and run is not None:
+        spend.refuse_beyond(
+            Path(budget.ledger), ledger_owners(budget), _entry(cleared, run), budget.gpu_hours_total
+        )

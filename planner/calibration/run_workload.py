@@ -1,0 +1,115 @@
+"""The workload of a run that has run, from the ``config.json`` of its directory."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from planner.cards import Card, card_of
+from planner.errors import PlannerError
+from planner.read_workload import read_workload
+from planner.workload import Workload
+
+_PROJECTIONS = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn"),
+    **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
+}
+_NO_DIMENSION = ("norm_eps", "rope_theta", "init_std")
+_SMALLEST_BUCKET = 1 << 16
+_CPU_TFLOPS = 0.05
+_CPU_GB_PER_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens a sample, as the padded rows of micro batches had them."""
+
+    values: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+def run_workload(config: Mapping[str, Any], lengths: Lengths, metric: str) -> Workload:
+    """Describes what a run did; the lengths are those that were measured.
+
+    Raises:
+        PlannerError: the configuration lacks something: it is of another version.
+    """
+    try:
+        return read_workload(_raw(config, lengths, metric))
+    except (KeyError, TypeError, re.error) as error:
+        raise PlannerError(f"its config.json is of another version ({error})") from error
+
+
+def device_card(device: str) -> Card:
+    """The card that a driver names; for the CPU a made-up one, so that probes can be rehearsed.
+
+    The CPU's figures are a guess (0.05 TFLOPS, 10 GB/s): only its calibration means anything.
+
+    Raises:
+        PlannerError: the planner's table has no such card.
+    """
+    if device != "CPU":
+        return card_of(device)
+    return replace(
+        card_of("T4"),
+        name="CPU",
+        bf16_tflops=_CPU_TFLOPS,
+        fp16_tflops=_CPU_TFLOPS,
+        fp32_tflops=_CPU_TFLOPS,
+        measured_matmul_tflops=None,
+        memory_gb_per_s=_CPU_GB_PER_S,
+    )
+
+
+def _raw(config: Mapping[str, Any], lengths: Lengths, metric: str) -> dict[str, Any]:
+    train, parallel, model = config["train"], config["parallel"], config["model"]
+    world = parallel["nodes"] * parallel["gpus_per_node"]
+    accumulation = train["global_batch"] // (parallel["micro_batch"] * world)
+    return {
+        "model": _model(model),
+        "method": _method(config["method"], train["precision"]),
+        "seq_len": {"values": list(lengths.values), "weights": list(lengths.weights)},
+        "micro_batch": parallel["micro_batch"],
+        "grad_accum": accumulation,
+        "grad_ckpt": train["grad_checkpointing"],
+        "attention": "sdpa",
+        "precision": train["precision"],
+        "sharding": f"zero{parallel['zero_stage']}",
+        "gpus": world,
+        "gpus_per_node": parallel["gpus_per_node"],
+        "memory_metric": metric,
+        "expandable_segments": _has_expandable_segments(config["cluster"]["env"]),
+        "reduce_bucket": max(model["text"]["hidden"] ** 2, _SMALLEST_BUCKET),
+        "workers": max(1, config["data"]["workers"]),
+    }
+
+
+def _model(model: Mapping[str, Any]) -> dict[str, Any]:
+    text = {name: value for name, value in model["text"].items() if name not in _NO_DIMENSION}
+    return {"model_type": "mgm", "text": text, "vision": model["vision"], "aux": model["aux"]}
+
+
+def _method(method: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    raw = {"kind": method["kind"], "train_projector": method["train_projector"]}
+    if method["kind"] != "lora":
+        return raw
+    return raw | {
+        "r": method["rank"],
+        "dropout": method["dropout"],
+        "targets": _targets(method["targets"]),
+        "adapter_dtype": "fp32" if precision == "fp32" else "bf16",
+    }
+
+
+def _targets(pattern: str) -> Sequence[str]:
+    names = [
+        name
+        for name, part in _PROJECTIONS.items()
+        if re.fullmatch(pattern, f"model.layers.0.{part}.{name}")
+    ]
+    return names or "all-linear"
+
+
+def _has_expandable_segments(env: Mapping[str, str]) -> bool:
+    words = [env.get(f"PYTORCH_{name}ALLOC_CONF", "") for name in ("CUDA_", "")]
+    return any("expandable_segments:True" in word for word in words)

@@ -1,0 +1,33 @@
+"""Bytes of one number of each kind of tensor, by the precision of a workload."""
+
+from planner.workload import Workload
+
+ZERO = ("zero0", "zero1", "zero2", "zero3")
+"""Shardings that DeepSpeed does."""
+
+
+def compute_bytes(workload: Workload) -> int:
+    """Activations, and everything that matrix products read and write."""
+    return 4 if workload.precision == "fp32" else 2
+
+
+def autocast(workload: Workload) -> bool:
+    """Whether weights are cast where they are used."""
+    return workload.precision.endswith("_autocast")
+
+
+def weight_bytes(workload: Workload) -> int:
+    """Weights that are not quantised, as they are kept between steps."""
+    if workload.weights_dtype != "auto":
+        return 4 if workload.weights_dtype == "fp32" else 2
+    if workload.method.kind == "qlora":
+        return compute_bytes(workload)
+    return 4 if workload.precision == "fp32" or autocast(workload) else 2
+
+
+def adapter_bytes(workload: Workload) -> int:
+    """LoRA's matrices: PEFT makes them in fp32, ZeRO wants one type for all."""
+    dtype = workload.method.adapter_dtype
+    if dtype != "auto":
+        return 4 if dtype == "fp32" else 2
+    return weight_bytes(workload) if workload.sharding in ZERO else 4

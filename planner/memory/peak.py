@@ -1,0 +1,63 @@
+"""Memory of a workload in the metric that it asks for, at the median and at p95."""
+
+import numpy as np
+
+from planner.architecture import Architecture
+from planner.layout import Layout, Quantity
+from planner.memory.allocated import Allocated
+from planner.memory.closed_form import allocated_of
+from planner.memory.host import checkpoint_bytes, host_bytes
+from planner.memory.overhead import Overhead, overhead_of
+from planner.memory.trained import trained_of
+from planner.prediction import Memory
+from planner.workload import MemoryMetric, Workload
+
+
+def memory_of(architecture: Architecture, workload: Workload, layout: Layout) -> Memory:
+    """Peak of the fullest card, host RAM of a node and bytes of a checkpoint.
+
+    The layout may hold arrays; every figure then has their shape.
+    """
+    allocated = allocated_of(architecture, workload, layout)
+    overhead = overhead_of(architecture, workload, layout, allocated)
+    trained = trained_of(architecture, workload)
+    metric = workload.memory_metric
+    added = added_of(overhead, metric)
+    zero = 0.0 * allocated.peak_bytes
+    return Memory(
+        components=_present({**allocated.components, **added}),
+        phases=allocated.phases,
+        allocated_bytes=allocated.peak_bytes,
+        peak_p50_bytes=allocated.peak_bytes + sum(added.values()),
+        peak_p95_bytes=p95_of(allocated, overhead, metric),
+        process_p50_bytes=allocated.peak_bytes + sum(added_of(overhead, "process").values()),
+        process_p95_bytes=p95_of(allocated, overhead, "process"),
+        host_bytes=host_bytes(architecture, workload, layout, trained) + zero,
+        checkpoint_bytes=checkpoint_bytes(architecture, workload, trained) + zero,
+    )
+
+
+def added_of(overhead: Overhead, metric: MemoryMetric) -> dict[str, Quantity]:
+    """What a metric counts beside live tensors, at the median."""
+    if metric == "allocated":
+        return {}
+    reserved = {"slack": overhead.slack_p50_bytes}
+    if metric == "reserved":
+        return reserved
+    return {**reserved, "context": overhead.context_bytes, "nccl": overhead.nccl_bytes}
+
+
+def p95_of(allocated: Allocated, overhead: Overhead, metric: MemoryMetric) -> Quantity:
+    """Everything at the median times the spread, and the slack at its own p95.
+
+    Where the slack's tail is the larger one, it decides alone.
+    """
+    added = added_of(overhead, metric)
+    median = allocated.peak_bytes + sum(added.values())
+    tail = overhead.slack_p95_bytes - overhead.slack_p50_bytes if "slack" in added else 0.0
+    return median + np.hypot((overhead.spread - 1.0) * median, tail)
+
+
+def _present(components: dict[str, Quantity]) -> dict[str, Quantity]:
+    """Leaves out what nothing needs."""
+    return {name: value for name, value in components.items() if np.any(np.asarray(value) > 0)}

@@ -1,0 +1,148 @@
+"""What one layer keeps and how high it climbs, recorded on the tape once and kept."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from planner.layout import Quantity
+from planner.memory.layers import LayerSpec, layer
+from planner.memory.tape import TOKEN, Size, Tape, Value, fields
+
+Heights = tuple[tuple[int, int, int], ...]
+"""Heights of live bytes, of which any may be the highest: fixed, a token, a pair of tokens."""
+NOTHING: Heights = ((0, 0, 0),)
+Hooks = tuple[tuple[int, tuple[int, int, int]], ...]
+"""Elements of gradients so far, and the height then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One layer, above what was alive when its input came."""
+
+    saved: tuple[int, int, int]
+    """What it leaves for the backward, its output included."""
+    forward: Heights
+    backward: Heights
+    """Gradients of its parameters gone as soon as they are there."""
+    hooks: Hooks
+    """The moments when such a gradient is there and its operator done."""
+    backward_kept: Heights
+    """The same with gradients that stay."""
+
+
+def bytes_of(size: tuple[int, int, int], tokens: Quantity, pairs: Quantity) -> Quantity:
+    """Evaluates one size.
+
+    >>> bytes_of((1, 2, 3), 10.0, 100.0)
+    321.0
+    """
+    return size[0] + size[1] * tokens + size[2] * pairs
+
+
+def highest(heights: Heights, tokens: Quantity, pairs: Quantity) -> Quantity:
+    """The highest of some heights."""
+    values = [size[0] + size[1] * tokens + size[2] * pairs for size in heights]
+    if isinstance(tokens, float) and isinstance(pairs, float):
+        return max(values)
+    value: Quantity = values[0]
+    for other in values[1:]:
+        value = np.maximum(value, other)
+    return value
+
+
+def pruned(marks: Iterable[Size], base: Size) -> Heights:
+    """Heights above a base without those that another one exceeds whatever the batch."""
+    sizes = sorted({fields(mark - base) for mark in marks if _above(mark, base)}, reverse=True)
+    kept: list[tuple[int, int, int]] = []
+    for size in sizes:
+        if not any(all(a >= b for a, b in zip(other, size, strict=True)) for other in kept):
+            kept.append(size)
+    return tuple(kept) or NOTHING
+
+
+def _above(mark: Size, base: Size) -> bool:
+    return all(a >= b for a, b in zip(fields(mark), fields(base), strict=True))
+
+
+Program = Callable[[Tape, Value], Value]
+
+
+@lru_cache(maxsize=4096)
+def recorded_layer(spec: LayerSpec, checkpointed: bool, with_gradient: bool = True) -> Recorded:
+    """Records one layer.
+
+    Args:
+        spec: the layer.
+        checkpointed: only its input is kept, and its forward runs again in the backward.
+        with_gradient: whether a gradient passes through to its input.
+    """
+    saved, forward, backward, hooks = record(
+        lambda tape, x: layer(tape, x, spec),
+        spec.hidden * TOKEN,
+        spec.width,
+        checkpointed=checkpointed,
+        keep=False,
+        with_gradient=with_gradient,
+        in_place=spec.cuda,
+    )
+    kept = record(
+        lambda tape, x: layer(tape, x, spec),
+        spec.hidden * TOKEN,
+        spec.width,
+        checkpointed=checkpointed,
+        keep=True,
+        with_gradient=with_gradient,
+        in_place=spec.cuda,
+    )[2]
+    return Recorded(saved, forward, backward, hooks, kept)
+
+
+def record(
+    program: Program,
+    elements: Size,
+    width: int,
+    *,
+    checkpointed: bool,
+    keep: bool,
+    with_gradient: bool = True,
+    in_place: bool = True,
+) -> tuple[tuple[int, int, int], Heights, Heights, Hooks]:
+    """Runs a program forward and backward; returns saved bytes, both heights and the hooks'."""
+    tape = Tape(keep_gradients=keep, in_place=in_place)
+    x = tape.value(elements, width, grad=with_gradient)
+    base = tape.live
+    if checkpointed:
+        with tape.no_grad():
+            out = program(tape, x)
+        saved = tape.live - base
+        size = out.elements * out.width
+        del out
+        forward = pruned(tape.marks, base)
+        tape.marks.clear()
+        grad = tape.new(size)
+        out = program(tape, x)
+        del x
+    else:
+        out = program(tape, x)
+        del x
+        size = out.elements * out.width
+        saved = max(tape.live - base, 0) if _above(tape.live, base) else 0
+        forward = pruned(tape.marks, base)
+        tape.marks.clear()
+        grad = tape.new(size)
+    node = out.node
+    del out
+    if node is not None:
+        last = tape.backward(node, grad)
+        del last
+    del grad
+    return (
+        fields(saved),
+        forward,
+        pruned(tape.marks, base),
+        tuple(
+            (elements, fields(live - base)) for elements, live in tape.hooks if _above(live, base)
+        ),
+    )

@@ -1,0 +1,145 @@
+"""From an architecture and a workload to the layers that the tape runs."""
+
+from typing import Literal
+
+from planner.architecture import Architecture, LayerGroup, Linear, Tower
+from planner.memory.dtypes import adapter_bytes, autocast, compute_bytes, weight_bytes
+from planner.memory.layers import LayerSpec
+from planner.memory.ops import Adapter, Matrix
+from planner.models.trainable import is_attention, lora_linears
+from planner.workload import Workload
+
+Kernels = Literal["cuda", "cpu"]
+"""Whose operators are meant: the card's, or those that the dry run traces."""
+
+_NO_ROTARY = ("gpt2", "opt", "mpt", "bloom")
+_PARTLY_ROTARY = {"gpt_neox": 0.25, "stablelm": 0.25, "phi": 0.5, "gptj": 0.25, "chatglm": 0.5}
+_ROTARY_TOWERS = ("qwen2_vl_vision", "qwen2_5_vl_vision")
+_PLAIN_SOFTMAX = ("gpt2", "gptj", "falcon")
+_PARALLEL = ("gpt_neox", "falcon", "gptj", "phi", "cohere")
+
+
+def decoder_specs(
+    architecture: Architecture, workload: Workload, kernels: Kernels = "cuda"
+) -> tuple[tuple[int, LayerSpec], ...]:
+    """The language model's layers in order, each kind with its count."""
+    tower = architecture.language_model
+    method = workload.method
+    adapted: frozenset[Linear] = frozenset()
+    if method.kind in ("lora", "qlora"):
+        adapted = frozenset(linear for _, linear in lora_linears(architecture, method))
+    full = method.kind == "full"
+    return tuple(
+        (group.count, _spec(tower, group, workload, full, adapted, kernels))
+        for group in tower.groups
+    )
+
+
+def encoder_specs(
+    tower: Tower, workload: Workload, kernels: Kernels = "cuda"
+) -> tuple[tuple[int, LayerSpec], ...]:
+    """A vision tower's layers in order."""
+    full = workload.towers == "trainable"
+    return tuple(
+        (
+            group.count,
+            _spec(
+                tower,
+                group,
+                workload,
+                full,
+                frozenset(group.linears) if workload.towers == "lora" else frozenset(),
+                kernels,
+            ),
+        )
+        for group in tower.groups
+    )
+
+
+def _spec(
+    tower: Tower,
+    group: LayerGroup,
+    workload: Workload,
+    full: bool,
+    adapted: frozenset[Linear],
+    kernels: Kernels,
+) -> LayerSpec:
+    matrices = [
+        (
+            is_attention(group.linears, index),
+            linear,
+            _matrix(linear, tower, workload, full, adapted, kernels),
+        )
+        for index, linear in enumerate(group.linears)
+    ]
+    routed = tuple(m for attends, linear, m in matrices if not attends and linear.copies > 1)
+    plain = tuple(
+        m for attends, linear, m in matrices if not attends and linear.copies == 1 and m.outputs > 1
+    )
+    active = max((linear.active for linear in group.linears if linear.copies > 1), default=0.0)
+    return LayerSpec(
+        hidden=tower.hidden,
+        heads=tower.heads,
+        kv_heads=tower.kv_heads,
+        head_dim=tower.head_dim,
+        width=compute_bytes(workload),
+        attention=tuple(m for attends, _, m in matrices if attends),
+        mlp=plain,
+        experts=routed,
+        active=int(active),
+        gated=tower.gated,
+        activation=tower.activation,
+        norm=tower.norm,
+        wide_scale=tower.family.startswith("gemma"),
+        norms=tower.norms_per_layer,
+        parallel=tower.norms_per_layer == 1 or tower.family in _PARALLEL,
+        qk_norm=tower.qk_norm,
+        rotary=_rotary(tower),
+        eager=workload.attention == "eager",
+        upcast_scores=tower.family not in _PLAIN_SOFTMAX,
+        norm_trained=full,
+        cuda=kernels == "cuda",
+        softcap=tower.family.startswith("gemma")
+        and tower.norms_per_layer == 4
+        and not tower.qk_norm,
+    )
+
+
+def _rotary(tower: Tower) -> float:
+    if tower.kind != "decoder":
+        return 1.0 if tower.family in _ROTARY_TOWERS else 0.0
+    if tower.family in _NO_ROTARY:
+        return 0.0
+    return _PARTLY_ROTARY.get(tower.family, 1.0)
+
+
+def _matrix(
+    linear: Linear,
+    tower: Tower,
+    workload: Workload,
+    full: bool,
+    adapted: frozenset[Linear],
+    kernels: Kernels,
+) -> Matrix:
+    method = workload.method
+    size = linear.inputs * linear.outputs
+    quantised = method.kind == "qlora" and tower.kind == "decoder"
+    copied = autocast(workload) and weight_bytes(workload) == 4 and not quantised
+    adapter = None
+    if linear in adapted:
+        adapter = _adapter(workload, kernels)
+    return Matrix(
+        linear.inputs,
+        linear.outputs,
+        copies=linear.copies,
+        gradient_width=weight_bytes(workload) if full else 0,
+        adapter=adapter,
+        kept_copy=2 * size if copied else 0,
+        passing_copy=compute_bytes(workload) * size if quantised else 0,
+    )
+
+
+def _adapter(workload: Workload, kernels: Kernels) -> Adapter:
+    width = adapter_bytes(workload)
+    mask = 0 if workload.method.dropout == 0 else 1 if kernels == "cuda" else width
+    return Adapter(workload.method.r, width, mask)

@@ -1,0 +1,83 @@
+"""``python -m planner`` as a user types it: a plan, its files, or one line of error."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from planner.plan_file import read_plan
+
+LORA = "+experiment=mgm_lora"
+
+
+def planner(tmp_path, *words):
+    return subprocess.run(
+        [sys.executable, "-m", "planner", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+
+
+def test_a_plan_is_printed_and_nothing_is_written(tmp_path):
+    answer = planner(tmp_path, LORA)
+    assert answer.returncode == 0, answer.stderr
+    assert "Chosen" in answer.stdout
+    assert "python -m hpcjobs.submit +experiment=mgm_lora parallel=auto" in answer.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_goes_into_a_file_and_the_page_beside_it(tmp_path):
+    words = [LORA, "cluster.gpu_type=l40s", "plan=plan.json", "report=report.md"]
+    answer = planner(tmp_path, *words)
+    assert answer.returncode == 0, answer.stderr
+    plan = read_plan(tmp_path / "plan.json")
+    assert plan.chosen.gpu == "L40S"
+    assert (tmp_path / "report.md").read_text().startswith("#")
+    assert {p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {0o600}
+
+
+def test_json_is_the_plan(tmp_path):
+    answer = planner(tmp_path, LORA, "--json", "planner.keep_layout=true")
+    assert answer.returncode == 0, answer.stderr
+    chosen = json.loads(answer.stdout)["chosen"]
+    assert (chosen["gpus"], chosen["sharding"], chosen["micro_batch"]) == (4, "zero2", 1)
+
+
+def test_what_is_typed_is_kept_and_the_rest_is_searched(tmp_path):
+    answer = planner(tmp_path, LORA, "--json", "parallel=zero1", "parallel.micro_batch=2")
+    chosen = json.loads(answer.stdout)["chosen"]
+    assert (chosen["sharding"], chosen["micro_batch"]) == ("zero1", 2)
+
+
+def test_nothing_possible_is_an_answer_with_the_nearest_plan(tmp_path):
+    answer = planner(tmp_path, LORA, "planner.deadline_hours=0.1", "plan=plan.json")
+    assert answer.returncode == 1
+    assert "cannot be met" in read_plan(tmp_path / "plan.json").nearest
+    assert "submit it with" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 2, "no experiment is named: write +experiment=NAME"),
+        (["estimat"], 2, "there is no command 'estimat'; did you mean 'estimate'?"),
+        ([LORA, "report=page.pdf"], 2, "has none of the endings .html, .md, .json"),
+        ([LORA, "plan="], 2, "plan is empty: write plan=FILE"),
+        ([LORA, "plan=/nowhere/plan.json"], 2, "cannot write /nowhere/plan.json"),
+        ([LORA, "planner.deadline=5"], 2, "did you mean 'planner.deadline_hours'?"),
+        ([LORA, "planner.budget=0"], 2, "planner: budget must be greater than 0"),
+        ([LORA, "planner.cards=[{gpu: Z80}]"], 2, "no card is called 'Z80'"),
+        ([LORA, "planner.cards=[{gpu: L40S, price: 0}]"], 2, "price must be greater than 0"),
+        ([LORA, "planner.lengths.values=[0]"], 2, "each of values must be at least 1"),
+        ([LORA, "planner.shardings=[]"], 2, "shardings is empty"),
+        ([LORA, "planner.time_limit=soon"], 2, "time 'soon' is none of"),
+        ([LORA, "planner.lengths.mean=300"], 2, "counts pictures too, and one takes 576 tokens"),
+        ([LORA, "parallel.micro_batch=5"], 2, "global_batch"),
+        (["--config-dir", "nowhere", LORA], 2, "is not a directory"),
+    ],
+)
+def test_a_mistake_is_one_line(words, code, said, tmp_path):
+    answer = planner(tmp_path, *words)
+    assert answer.returncode == code, (answer.stdout, answer.stderr)
+    assert said in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+    assert "Traceback" not in answer.stderr
