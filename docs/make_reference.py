@@ -32,7 +32,10 @@ from hpcjobs.run.schema import plain
 from hpcjobs.run.verdict import Verdict
 
 PAGE = Path(__file__).with_name("reference.md")
-GROUPS = ("experiment", "model", "data", "method", "parallel", "train", "cluster", "container")
+GROUPS = (
+    *("experiment", "model", "data", "method", "parallel", "train", "cluster", "container"),
+    *("planner", "budget"),
+)
 HEAD = """\
 # Reference
 
@@ -167,6 +170,9 @@ def type_words(hint: object) -> str:
         return f"list of {type_words(arguments[0])}"
     if origin is dict:
         return f"mapping of {type_words(arguments[1])}"
+    if dataclasses.is_dataclass(hint):
+        names = ", ".join(f"`{field.name}`" for field in dataclasses.fields(hint))
+        return f"mappings with {names}"
     return _WORDS.get(hint, str(hint))
 
 

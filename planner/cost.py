@@ -37,23 +37,17 @@ def cost_of(
 ) -> Cost:
     """What a run takes from the budget, at the median and at p95.
 
-    Queue waits cost nothing. Where neither a price is given nor the table of cards has one, cost
-    and price are NaN and the source says so: unknown, never zero.
-
-    Args:
-        hours: the run on the clock.
-        layout: cards in use.
-        card: their kind.
-        price: of a card and hour; a bare number is the user's own, in USD.
-        preemptible: whether the default is the price of preemptible cards.
-        energy: watts, PUE and grid.
+    Queue waits cost nothing. A price that is a bare number is the user's own, in USD. Where none is
+    given, the table of cards answers, for preemptible cards if asked; where it has none either,
+    cost and price are NaN and the source says so: unknown, never zero.
 
     Raises:
         PlannerError: a price of zero or less.
     """
     chosen = _chosen(price, card, preemptible=preemptible)
+    power = energy or Energy()
     median, slow = hours.hours_p50 * layout.gpus, hours.hours_p95 * layout.gpus
-    kwh = _kwh(median, card, energy or Energy())
+    kwh = _kwh(median, card, power)
     return Cost(
         gpu_hours_p50=median,
         gpu_hours_p95=slow,
@@ -64,7 +58,7 @@ def cost_of(
         price_source=chosen.source,
         price_date=chosen.date,
         energy_kwh=kwh,
-        co2_kg=kwh * (energy or Energy()).grid_g_per_kwh / 1000.0,
+        co2_kg=kwh * power.grid_g_per_kwh / 1000.0,
     )
 
 

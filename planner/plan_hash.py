@@ -15,6 +15,7 @@ _LEFT_OUT = (
     "container",
     "model.path",
     "model.tokenizer",
+    "parallel.grad_accum",
     "data.check",
     "data.bad_samples_max",
     "train.log_every_steps",
@@ -26,12 +27,12 @@ _LEFT_OUT = (
     "cluster.signal_lead_s",
     "cluster.requeue",
     "cluster.setup",
-    "cluster.sbatch",
     "cluster.env",
     "cluster.env_file",
     "cluster.python",
 )
-"""Names, places and limits: they change neither memory nor GPU-hours nor who pays."""
+"""Names, places and limits: they change neither memory nor GPU-hours nor who pays. Accumulation
+follows from the global batch."""
 
 
 def config_hash(experiment: Mapping[str, Any]) -> str:

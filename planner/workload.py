@@ -47,6 +47,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """QLoRA: weights that share one scale."""
     double_quant: bool = True
     """QLoRA: the scales are quantised too (bitsandbytes' default in QLoRA recipes)."""
+    keeps_inputs: bool = False
+    """QLoRA: quantised layers keep their inputs for the backward, as bitsandbytes before 0.44."""
     train_projector: bool = True
     """Whether the projector between towers and language model is trained too."""
 

@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.accuracy import memory_scores as memory
 from benchmarks.accuracy.page import tables, write_page
 from benchmarks.accuracy.predictions import Answer, answer
-from benchmarks.accuracy.refit import left_out, shipped
 from benchmarks.accuracy.rows import mapped
 from benchmarks.accuracy.time_scores import calibrated, time_summary
 from benchmarks.accuracy.verdicts import verdicts
+from planner.memory.overhead import CONSTANTS
 
 
 def results(answers: list[Answer], reasons: dict[str, tuple[str, ...]]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def results(answers: list[Answer], reasons: dict[str, tuple[str, ...]]) -> dict[
             name: round(memory.macro_mape(scores), 2)
             for name, scores in zip(
                 ("text A", "vision-language A and B", "text B"),
-                headline(answers, shipped),
+                headline(answers, lambda _: CONSTANTS),
                 strict=True,
             )
         },
@@ -52,7 +52,7 @@ def results(answers: list[Answer], reasons: dict[str, tuple[str, ...]]) -> dict[
 
 
 def headline(
-    answers: list[Answer], chosen: memory.Chosen = left_out
+    answers: list[Answer], chosen: memory.Chosen = Answer.left_out
 ) -> tuple[list[memory.Score], list[memory.Score], list[memory.Score]]:
     """Scores of text rows of tier A, of vision-language rows, and of text rows of tier B.
 
@@ -83,7 +83,7 @@ def show(answers: list[Answer], source: str) -> None:
         metric = one.workload.memory_metric
         parts = {name: float(value) / gib for name, value in one.allocated.components.items()}
         words = " ".join(f"{name} {value:.2f}" for name, value in parts.items() if value > 0.005)
-        p50, measured = one.p50(metric, left_out(one)) / gib, one.row.measured_bytes / gib
+        p50, measured = one.p50(metric, one.left_out()) / gib, one.row.measured_bytes / gib
         print(
             f"{one.row.id} {measured:7.2f} {p50:7.2f} {100 * (p50 / measured - 1):+6.1f} %"
             f"  allocated {float(one.allocated.peak_bytes) / gib:.2f}: {words}"

@@ -107,7 +107,7 @@ SOURCES: dict[str, Source] = {
         "0.05 plus the token embedding itself, tower and resampler frozen; full: all trainable; "
         "bf16 under DeepSpeed, buckets of 2e8, loss in fp32, sdpa; an image is up to 9 slices and "
         "an overview of 448 pixels, 96 tokens each: the largest sample has ten; samples are not "
-        "padded to the 2,048 tokens and the data set is not named: lengths of 1,300 +- 400",
+        "padded to the 2,048 tokens and the data set is not named: half of them on average",
         references="OpenBMB/MiniCPM-V at f592fed: finetune/{finetune.py,finetune_lora.sh,"
         "finetune_ds.sh,ds_config_zero2.json,dataset.py}",
         workload={
@@ -116,7 +116,7 @@ SOURCES: dict[str, Source] = {
             "attention": "sdpa",
             "grad_ckpt": True,
             "images_per_sample": 10,
-            "seq_len": {"mean": 1300, "std": 400, "max": 2048},
+            "seq_len": {"mean": 1024, "std": 512, "max": 2048},
             "reduce_bucket": 200_000_000,
         },
     ),
@@ -137,7 +137,7 @@ SOURCES: dict[str, Source] = {
             "attention": "sdpa",
             "grad_ckpt": True,
             "images_per_sample": 10,
-            "seq_len": {"mean": 1300, "std": 400, "max": 2048},
+            "seq_len": {"mean": 1024, "std": 512, "max": 2048},
             "reduce_bucket": 4096 * 4096,
         },
     ),

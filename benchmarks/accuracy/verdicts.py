@@ -1,13 +1,9 @@
 """Does it fit: the planner's verdict beside what happened."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
-from benchmarks.accuracy.predictions import Answer, answer
-
-BESIDE = 0.10
-"""A longest length that fits is a boundary: a tenth below it must fit, a tenth above must not."""
+from benchmarks.accuracy.predictions import Answer
 
 
 def verdicts(answers: Iterable[Answer]) -> dict[str, Any]:
@@ -34,21 +30,12 @@ def verdicts(answers: Iterable[Answer]) -> dict[str, Any]:
 def _asked(one: Answer) -> list[tuple[str, bool, bool]]:
     """What was asked of a row: kind, truth, the planner's word."""
     row = one.row
-    if row.budget_bytes is not None:
-        shorter, longer = (_at(one, share).fits() for share in (1 - BESIDE, 1 + BESIDE))
-        return [("bound", True, shorter), ("bound", False, longer)]
     if row.tier == "BOUND":
         return [("bound", row.fits, one.fits())]
     if not row.fits:
         return [("out of memory", False, one.fits())]
     kind = "ran, memory measured" if row.measured_bytes else "ran, time measured"
     return [(kind, True, one.fits())]
-
-
-def _at(one: Answer, share: float) -> Answer:
-    """The same row at another length."""
-    length = round(one.row.workload["seq_len"] * share)
-    return answer(replace(one.row, workload=one.row.workload | {"seq_len": length}, step_s=None))
 
 
 def _right(entries: Sequence[tuple[str, bool, bool]]) -> float:

@@ -137,25 +137,32 @@ _SEVEN: tuple[dict[str, Any], ...] = (
     _full("zero2", gpus=16),
 )
 
+_EMBEDDINGS: tuple[dict[str, Any], ...] = (
+    _lora(train_embeddings=True, train_head=True),
+    {**_lora(train_embeddings=True, train_head=True), **_ONE, "seq_len": 1024},
+)
+
 _ANCHORS = (("gemma-2b", 4), ("llama-2-7b", 4), ("qwen2.5-1.5b", 4))
 _TEXTS = (
-    ("llama-3.2-1b", 4), ("mistral-7b", 3), ("qwen2.5-0.5b", 6), ("qwen2.5-7b", 3),
-    ("phi-2", 4), ("pythia-1.4b", 4), ("gpt2-large", 6), ("opt-1.3b", 4), ("qwen3-1.7b", 4),
-    ("gemma-3-1b", 4), ("phi-3-mini", 4), ("llama-3.1-8b", 2), ("gemma-2b", None),
+    ("mistral-7b", 2), ("qwen2.5-0.5b", 2), ("phi-2", 2), ("pythia-1.4b", 2), ("gpt2-large", 2),
+    ("qwen3-1.7b", 2), ("gemma-3-1b", 2), ("opt-1.3b", 2), ("llama-3.2-1b", 2), ("phi-3-mini", 2),
+    ("qwen2.5-7b", 2), ("llama-3.1-8b", 2),
 )  # fmt: skip
+_FULL_SIZE = (("gemma-2b", None), ("llama-2-7b", None), ("mistral-7b", None))
 
 
 def rows() -> Iterator[Row]:
-    """Every workload once: first the anchors and MGM in turn, then the breadth."""
-    yield from _turns(
-        [_cross([anchor], _VARIATIONS) for anchor in _ANCHORS] + [_cross([("mgm-2b", None)], _MGM)]
-    )
-    yield from _cross([("llava-1.5-7b", 3)], _VLM)
+    """Every workload once: first those around the anchors and MGM, then the breadth."""
+    around = [_cross([anchor], _VARIATIONS) for anchor in _ANCHORS]
+    yield from _turns([*(rows[:30] for rows in around), _cross([("mgm-2b", None)], _MGM)])
     yield from _turns([_cross([text], _FEW) for text in _TEXTS])
-    yield from _cross([("gemma-2-2b", 4)], [_EAGER | words for words in (_OFF, {}, _full("zero2"))])
-    yield from _cross([("paligemma-3b", 3)], _VLM[:4])
-    yield from _cross([("llama-2-7b", None), ("qwen2.5-1.5b", None)], _SEVEN)
-    yield from _cross([("mistral-7b", None), ("llava-1.5-7b", None)], _SEVEN[:2])
+    yield from _cross([("llava-1.5-7b", 2)], _VLM)
+    yield from _cross([("gemma-2-2b", 2)], [_EAGER | words for words in (_OFF, {}, _full("zero2"))])
+    yield from _cross([("paligemma-3b", 2)], _VLM[:4])
+    yield from _cross([*_FULL_SIZE, ("llava-1.5-7b", None)], [{}])
+    yield from _turns([rows[30:] for rows in around])
+    yield from _cross(_FULL_SIZE[:2], _SEVEN[1:])
+    yield from _cross([("llama-2-7b", 2)], _EMBEDDINGS)
 
 
 def _cross(

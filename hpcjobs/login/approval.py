@@ -136,10 +136,20 @@ def with_site_rules(budget: Budget, site_file: Path = SITE_FILE) -> Budget:
         name: getattr(rules, name) for name in _FIELDS if getattr(rules, name) is not None
     }
     if rules.approval == "required":
-        changes["approval"] = "required"
+        changes = _strict(budget) | changes
     limits = [x for x in (rules.gpu_hours_limit, budget.gpu_hours_limit) if x is not None]
     changes["gpu_hours_limit"] = min(limits, default=None)
     return replace(budget, **changes)
+
+
+def _strict(budget: Budget) -> dict[str, Any]:
+    """What a site leaves out of its rule for approvals is strict, not the submitter's choice."""
+    return {
+        "approval": "required",
+        "approvers": (),
+        "self_approval": False,
+        "approval_valid_days": min(budget.approval_valid_days, Budget().approval_valid_days),
+    }
 
 
 def ledger_owners(budget: Budget) -> frozenset[int]:

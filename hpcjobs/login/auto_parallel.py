@@ -5,6 +5,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.run.errors import ConfigError, HpcjobsError
@@ -115,6 +116,8 @@ def decide(
     """
     if run is not None and run.config.exists():
         return _as_recorded(run, experiment, _wanted(experiment, raw, given), given)
+    if experiment.budget.plan is not None:
+        return _as_approved(experiment, _wanted(experiment, raw, given), given)
     here = _on_this_machine(experiment)
     named = experiment.planner.cards or experiment.cluster.gpu_type
     cards = cards_here() if here and not named else []
@@ -133,7 +136,8 @@ def decide(
 def _planned(
     experiment: Experiment, wanted: Parallel, given: frozenset[str], cards: Sequence[CardEntry]
 ) -> Automatic:
-    from hpcjobs.login.plan_question import answer, applied, question_of
+    from hpcjobs.login.plan_applied import applied
+    from hpcjobs.login.plan_question import answer, question_of
 
     allowed = ("zero0", "zero1", "zero2")
     settings = experiment.planner
@@ -150,6 +154,35 @@ def _planned(
         raise ConfigError(f"parallel=auto: {plan.nearest}")
     planned = applied(experiment, plan.chosen, question.entry_of(plan.chosen), given)
     return Automatic(planned, plan, f"parallel=auto: {words_of(planned)} ({plan.why})")
+
+
+def _as_approved(experiment: Experiment, wanted: Parallel, given: frozenset[str]) -> Automatic:
+    """Takes the choice of the plan that ``budget.plan`` names, whatever a search would say now.
+
+    Raises:
+        ConfigError: the plan chose nothing, or a card that is not on offer.
+        PlannerError: the file is no plan.
+    """
+    from hpcjobs.login.plan_applied import applied
+    from hpcjobs.login.plan_question import question_of
+    from planner.plan_file import read_plan
+
+    name = experiment.budget.plan or ""
+    plan = read_plan(Path(name).expanduser())
+    if plan.chosen is None:
+        raise ConfigError(f"budget.plan: {name} chose nothing: {plan.nearest}")
+    question = question_of(experiment, wanted, given)
+    try:
+        entry = question.entry_of(plan.chosen)
+    except LookupError:
+        raise ConfigError(
+            f"budget.plan: {name} chose {plan.chosen.gpu}, which is not among the cards of "
+            f"planner.cards and cluster.gpu_type"
+        ) from None
+    chosen = applied(experiment, plan.chosen, entry, given)
+    kept = {key: getattr(wanted, key) for key in _PARALLEL if f"parallel.{key}" in given}
+    planned = replace(chosen, parallel=replace(chosen.parallel, **kept))
+    return Automatic(planned, plan, f"parallel=auto: {words_of(planned)} (as planned in {name})")
 
 
 def _wanted(experiment: Experiment, raw: Mapping[str, Any], given: frozenset[str]) -> Parallel:

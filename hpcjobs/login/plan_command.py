@@ -10,10 +10,12 @@ from pathlib import Path
 from hpcjobs.login import door
 from hpcjobs.login.compose import Composed, compose_planned, group_choices
 from hpcjobs.login.console import make_console
+from hpcjobs.login.override_word import override_word
 from hpcjobs.login.secrets import refuse_secrets
 from hpcjobs.run.errors import ConfigError
+from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.schema import did_you_mean
-from planner.plan import Plan
+from planner.plan import Choice, Plan
 from planner.plan_file import encode_plan, write_plan
 
 EXIT_NOTHING_FITS = 1
@@ -59,7 +61,7 @@ def plan(argv: Sequence[str]) -> int:
     if words.json:
         sys.stdout.write(encode_plan(made).decode())
     else:
-        _show(made, [*plans, *reports], overrides)
+        _show(made, composed.experiment, [*plans, *reports], overrides)
     return 0 if made.chosen is not None else EXIT_NOTHING_FITS
 
 
@@ -77,7 +79,9 @@ def plan_of(composed: Composed) -> Plan:
     return answer(question, experiment, composed.given)
 
 
-def _show(made: Plan, written: Sequence[Path], overrides: Sequence[str]) -> None:
+def _show(
+    made: Plan, experiment: Experiment, written: Sequence[Path], overrides: Sequence[str]
+) -> None:
     from planner.report.terminal import show_plan
 
     console = make_console()
@@ -85,9 +89,16 @@ def _show(made: Plan, written: Sequence[Path], overrides: Sequence[str]) -> None
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True, markup=False)
     if made.chosen is not None:
-        typed = [word for word in overrides if not word.startswith("parallel=")]
-        line = shlex.join(["python", "-m", "hpcjobs.submit", *typed, "parallel=auto"])
-        console.print(f"submit it with: {line}", soft_wrap=True, markup=False)
+        words = submission_words(made.chosen, experiment, overrides)
+        console.print(f"submit it with: {shlex.join(words)}", soft_wrap=True, markup=False)
+
+
+def submission_words(chosen: Choice, experiment: Experiment, overrides: Sequence[str]) -> list[str]:
+    """The command that submits a choice; where nobody has named a card, it names the choice's."""
+    typed = [word for word in overrides if not word.startswith("parallel=")]
+    is_named = experiment.planner.cards or experiment.cluster.gpu_type
+    card = [] if is_named else [override_word("cluster.gpu_type", chosen.gpu)]
+    return ["python", "-m", "hpcjobs.submit", *typed, *card, "parallel=auto"]
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

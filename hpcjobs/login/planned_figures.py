@@ -33,7 +33,7 @@ def planned_figures(experiment: Experiment, plan: "Plan | None") -> Planned:
         found = _prediction(experiment, plan)
     # A defect of the planner must not keep anybody from submitting a run of known size.
     except (PlannerError, HpcjobsError, ArithmeticError, LookupError, TypeError, ValueError) as e:
-        reason = " ".join(str(e).split())
+        reason = " ".join(str(e).split()).partition(";")[0]
         return Planned(f"{UNKNOWN}: {reason}", UNKNOWN)
     return Planned(_memory(found, experiment), _run(found))
 
@@ -42,7 +42,7 @@ def _prediction(experiment: Experiment, plan: "Plan | None") -> "tuple[Predictio
     """The figures, and whether the card is known; without one only memory means something."""
     if plan is not None and plan.chosen is not None:
         return plan.chosen.prediction, True
-    from hpcjobs.login.plan_question import as_configured
+    from hpcjobs.login.plan_conditions import as_configured
 
     return as_configured(experiment)
 

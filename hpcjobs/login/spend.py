@@ -137,7 +137,8 @@ def _lock(descriptor: int, path: Path) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not lockf: closing any other descriptor of the file would give that lock back.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if time.monotonic() > deadline:
                 raise ConfigError(

@@ -75,6 +75,9 @@ class PlanSettings:
     """The most cards to consider, for cards that are not listed in ``cards``."""
     prices: str | None = None
     """A price table (CSV) instead of the dated one of the planner."""
+    calibration: str | None = None
+    """What runs have taught (``python -m planner calibrate``); null takes the user's own file
+    where there is one, none takes nothing."""
     currency: str = "USD"
     """Of all prices that are written here."""
     shardings: tuple[Literal["zero0", "zero1", "zero2", "zero3"], ...] = ("zero0", "zero1", "zero2")
@@ -110,6 +113,7 @@ class PlanSettings:
             at_least(name, getattr(self, name), 0)
         at_least("grams_co2_per_kwh", self.grams_co2_per_kwh, 0)
         one_line("prices", self.prices)
+        one_line("calibration", self.calibration)
         one_line("currency", self.currency)
         for name in ("shardings", "offloads"):
             if not getattr(self, name):

@@ -58,7 +58,7 @@ def memory_gib(device: torch.device) -> dict[str, float]:
 
 
 def batch_shape(micro_batches: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, int]:
-    """What this process computes in a step: its positions, padding included, and the longest row.
+    """What this process computes in a step: positions with padding, the longest row, pictures.
 
     Step time and memory follow these, not the labelled tokens.
     """
@@ -66,6 +66,7 @@ def batch_shape(micro_batches: Sequence[Mapping[str, torch.Tensor]]) -> dict[str
     return {
         "positions": sum(rows * length for rows, length in shapes),
         "longest": max(length for _, length in shapes),
+        "pictures": sum(len(batch["pictures_P3HH"]) for batch in micro_batches),
     }
 
 

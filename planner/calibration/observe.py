@@ -8,7 +8,7 @@ from planner.calibration.key import key_of, stack_of
 from planner.calibration.observation import Key, MemoryObservation, TimeObservation
 from planner.calibration.parts import memory_parts, time_parts
 from planner.calibration.read_run import RunRecord, StepSample
-from planner.calibration.run_workload import Lengths, device_card, run_workload
+from planner.calibration.run_workload import Shape, device_card, run_workload
 from planner.cards import Card
 from planner.errors import PlannerError
 from planner.layout import layout_of
@@ -36,7 +36,7 @@ def observe(record: RunRecord) -> Observed:
         PlannerError: the planner does not know its card, or its configuration.
     """
     card = _card(record)
-    architecture = architecture_of(run_workload(record.config, _one(1), "process").model)
+    architecture = architecture_of(run_workload(record.config, _one(1, 0.0), "process").model)
     time = tuple(_time(record, sample, architecture, card) for sample in record.samples)
     memory = _memory(record, architecture, card)
     sizes = [o.measured_s for o in time] + [o.measured_bytes for o in memory]
@@ -47,7 +47,8 @@ def observe(record: RunRecord) -> Observed:
 
 def _card(record: RunRecord) -> Card:
     """The card that the run measured itself; of one that never began, the one that was asked."""
-    device = record.device or record.config.get("cluster", {}).get("gpu_type")
+    cluster = record.config.get("cluster")
+    device = record.device or (cluster.get("gpu_type") if isinstance(cluster, dict) else None)
     if not device:
         raise PlannerError("it does not say which card it ran on")
     return device_card(str(device))
@@ -56,10 +57,9 @@ def _card(record: RunRecord) -> Card:
 def _time(
     record: RunRecord, sample: StepSample, architecture: Architecture, card: Card
 ) -> TimeObservation:
-    train, parallel = record.config["train"], record.config["parallel"]
-    rows = train["global_batch"] / (parallel["nodes"] * parallel["gpus_per_node"])
-    length = max(1, round(sample.positions / rows))
-    workload = run_workload(record.config, _one(length), "process")
+    rows = _rows(record)
+    shape = _one(max(1, round(sample.positions / rows)), sample.pictures / rows)
+    workload = run_workload(record.config, shape, "process")
     layout = layout_of(workload)
     step = step_time_of(architecture, workload, layout, card)
     parts = time_parts(architecture, workload, layout, card, step)
@@ -79,16 +79,14 @@ def _memory(
     if card.name == "CPU":
         return ()
     if record.out_of_memory:
-        longest = int(record.config["model"]["max_length"])
         measured = {"process": card.usable_bytes}
-        lengths = _one(longest)
+        shape = _one(_max_length(record), 1.0)
     else:
         peaks = {"allocated": record.peak_allocated_gib, "reserved": record.peak_reserved_gib}
         measured = {name: gib * GIB for name, gib in peaks.items() if gib is not None}
-        lengths = _spread(record)
+        shape = _spread(record)
     return tuple(
-        _peak(record, architecture, card, lengths, metric, size)
-        for metric, size in measured.items()
+        _peak(record, architecture, card, shape, metric, size) for metric, size in measured.items()
     )
 
 
@@ -96,11 +94,11 @@ def _peak(
     record: RunRecord,
     architecture: Architecture,
     card: Card,
-    lengths: Lengths,
+    shape: Shape,
     metric: str,
     measured_bytes: float,
 ) -> MemoryObservation:
-    workload = run_workload(record.config, lengths, metric)
+    workload = run_workload(record.config, shape, metric)
     parts = memory_parts(memory_of(architecture, workload, layout_of(workload)).components)
     key: Key = key_of(architecture, workload, card.name, stack_of(dict(record.packages)))
     return MemoryObservation(
@@ -115,13 +113,29 @@ def _peak(
     )
 
 
-def _one(length: int) -> Lengths:
-    return Lengths((length,), (1.0,))
+def _max_length(record: RunRecord) -> int:
+    model = record.config.get("model")
+    longest = model.get("max_length") if isinstance(model, dict) else None
+    if not isinstance(longest, int):
+        raise PlannerError("its config.json is of another version (model.max_length)")
+    return longest
 
 
-def _spread(record: RunRecord) -> Lengths:
+def _rows(record: RunRecord) -> float:
+    """Rows of one process in a step."""
+    asked = run_workload(record.config, _one(1, 0.0), "process")
+    return float(asked.micro_batch * asked.grad_accum)
+
+
+def _one(length: int, images: float) -> Shape:
+    return Shape((length,), (1.0,), images)
+
+
+def _spread(record: RunRecord) -> Shape:
     """The mean length of the run, with a few of its longest: they decide the peak."""
-    mean = max(1, round(record.mean_length))
+    rows = _rows(record)
+    mean, images = max(1, round(record.mean_positions / rows)), record.mean_pictures / rows
     if record.longest <= mean:
-        return _one(max(1, record.longest))
-    return Lengths((mean, record.longest), (1.0 - _LONGEST_SHARE, _LONGEST_SHARE))
+        return _one(record.longest, images)
+    share = (1.0 - _LONGEST_SHARE, _LONGEST_SHARE)
+    return Shape((mean, record.longest), share, images)

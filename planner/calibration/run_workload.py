@@ -21,22 +21,28 @@ _CPU_GB_PER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
-    """Tokens a sample, as the padded rows of micro batches had them."""
+class Shape:
+    """What the rows of a run's micro batches were like, padding included."""
 
     values: tuple[int, ...]
+    """Tokens a row."""
     weights: tuple[float, ...]
+    images: float
+    """Pictures a row."""
 
 
-def run_workload(config: Mapping[str, Any], lengths: Lengths, metric: str) -> Workload:
-    """Describes what a run did; the lengths are those that were measured.
+def run_workload(config: Mapping[str, Any], shape: Shape, metric: str) -> Workload:
+    """Describes what a run did; the shape is what was measured.
+
+    The same facts about our own trainer stand in ``hpcjobs.login.workload_of``, which describes
+    an experiment before it runs.
 
     Raises:
         PlannerError: the configuration lacks something: it is of another version.
     """
     try:
-        return read_workload(_raw(config, lengths, metric))
-    except (KeyError, TypeError, re.error) as error:
+        return read_workload(_raw(config, shape, metric))
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, re.error) as error:
         raise PlannerError(f"its config.json is of another version ({error})") from error
 
 
@@ -61,14 +67,17 @@ def device_card(device: str) -> Card:
     )
 
 
-def _raw(config: Mapping[str, Any], lengths: Lengths, metric: str) -> dict[str, Any]:
+def _raw(config: Mapping[str, Any], shape: Shape, metric: str) -> dict[str, Any]:
     train, parallel, model = config["train"], config["parallel"], config["model"]
     world = parallel["nodes"] * parallel["gpus_per_node"]
     accumulation = train["global_batch"] // (parallel["micro_batch"] * world)
     return {
         "model": _model(model),
         "method": _method(config["method"], train["precision"]),
-        "seq_len": {"values": list(lengths.values), "weights": list(lengths.weights)},
+        "image_tokens": _picture_tokens(model),
+        "images_per_sample": shape.images,
+        "seq_len": {"values": list(shape.values), "weights": list(shape.weights)},
+        "logit_share": _logit_share(model, shape),
         "micro_batch": parallel["micro_batch"],
         "grad_accum": accumulation,
         "grad_ckpt": train["grad_checkpointing"],
@@ -87,6 +96,17 @@ def _raw(config: Mapping[str, Any], lengths: Lengths, metric: str) -> dict[str, 
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:
     text = {name: value for name, value in model["text"].items() if name not in _NO_DIMENSION}
     return {"model_type": "mgm", "text": text, "vision": model["vision"], "aux": model["aux"]}
+
+
+def _picture_tokens(model: Mapping[str, Any]) -> int:
+    vision = model["vision"]
+    return int((vision["picture_px"] // vision["patch_px"]) ** 2)
+
+
+def _logit_share(model: Mapping[str, Any], shape: Shape) -> float:
+    """Logits are computed where a label can be: not for pictures (hpcjobs/train/mgm/loss.py)."""
+    pictures = min(shape.images, 1.0) * _picture_tokens(model)
+    return max(1.0 - pictures / max(shape.values), 1.0 / max(shape.values))
 
 
 def _method(method: Mapping[str, Any], precision: str) -> dict[str, Any]:

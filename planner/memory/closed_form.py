@@ -9,13 +9,12 @@ from planner.layout import Layout, Quantity
 from planner.memory.allocated import Allocated
 from planner.memory.language import language_of
 from planner.memory.lengths import longest_of
+from planner.memory.parts import Parts, joined
 from planner.memory.sharding import Sharded, sharded_of
 from planner.memory.specs import Kernels
 from planner.memory.trained import trained_of
 from planner.memory.vision import vision_of
 from planner.workload import Workload
-
-Parts = dict[str, Quantity]
 
 
 def allocated_of(
@@ -29,9 +28,9 @@ def allocated_of(
         PlannerError: no linear layer has a name among the method's targets.
     """
     trained = trained_of(architecture, workload)
-    sharded = sharded_of(architecture, workload, layout, trained)
+    sharded = sharded_of(architecture, workload, layout, trained, kernels)
     length = longest_of(workload, layout)
-    vision = vision_of(architecture, workload, layout)
+    vision = vision_of(architecture, workload, layout, kernels)
     language = language_of(architecture, workload, layout, length, trained, sharded, kernels)
     moving: dict[str, Parts] = {}
     if architecture.towers:
@@ -43,15 +42,6 @@ def allocated_of(
         moving["reduce"] = dict(sharded.last)
     moving["step"] = dict(sharded.step)
     return assemble(sharded, moving, language.largest, layout)
-
-
-def joined(*several: Parts) -> Parts:
-    """Adds components of the same name."""
-    total: Parts = {}
-    for parts in several:
-        for name, value in parts.items():
-            total[name] = total[name] + value if name in total else value
-    return total
 
 
 def assemble(

@@ -11,6 +11,17 @@ def compute_bytes(workload: Workload) -> int:
     return 4 if workload.precision == "fp32" else 2
 
 
+def stream_bytes(workload: Workload) -> int:
+    """The hidden states between layers: fp32 where a quantised model's other weights are fp32.
+
+    PEFT's ``prepare_model_for_kbit_training`` makes norms and embeddings fp32; what they put out
+    is fp32 then, and quantised layers give back the type that they are given (bitsandbytes).
+    """
+    if workload.method.kind == "qlora" and workload.weights_dtype == "fp32":
+        return 4
+    return compute_bytes(workload)
+
+
 def autocast(workload: Workload) -> bool:
     """Whether weights are cast where they are used."""
     return workload.precision.endswith("_autocast")

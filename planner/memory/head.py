@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Literal
 
 from planner.memory.ops import Matrix, cast, keeps_result, layer_norm, linear, rms_norm, scaled
-from planner.memory.recorded import Heights, Hooks, record
+from planner.memory.recorded import Recorded, record
 from planner.memory.tape import TOKEN, Storage, Tape, Value
 
 CHUNKS = 8
@@ -23,7 +23,8 @@ class HeadSpec:
     wide_scale: bool
     norm_trained: bool
     matrix: Matrix
-    loss: Literal["fp32", "no_upcast", "chunked", "fused", "labelled"]
+    loss: Literal["fp32", "fp32_shifted", "no_upcast", "chunked", "fused", "labelled"]
+    """``labelled``: MGM's, whose head sees positions with a label alone."""
     softcap: bool
     in_place: bool
     """Whether gradients are summed in place, as with real tensors."""
@@ -31,28 +32,16 @@ class HeadSpec:
     """More than one sample: cutting off the last position then copies the logits."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedHead:
-    """The head's heights above the live bytes when its input came."""
-
-    saved: tuple[int, int, int]
-    forward: Heights
-    backward: Heights
-    hooks: Hooks
-
-
 @lru_cache(maxsize=1024)
-def recorded_head(spec: HeadSpec) -> RecordedHead:
-    """Records the head on the tape."""
-    return RecordedHead(
-        *record(
-            lambda tape, x: _head(tape, x, spec),
-            spec.hidden * TOKEN,
-            spec.width,
-            checkpointed=False,
-            keep=False,
-            in_place=spec.in_place,
-        )
+def recorded_head(spec: HeadSpec) -> Recorded:
+    """Records the head on the tape: heights above what was alive when its input came."""
+    return record(
+        lambda tape, x: _head(tape, x, spec),
+        spec.hidden * TOKEN,
+        spec.width,
+        checkpointed=False,
+        keep=False,
+        in_place=spec.in_place,
     )
 
 
@@ -69,7 +58,9 @@ def _head(tape: Tape, x: Value, spec: HeadSpec) -> Value:
     logits = linear(tape, x, spec.matrix)
     if spec.softcap:
         logits = scaled(tape, keeps_result(tape, scaled(tape, logits)))
-    if spec.loss == "no_upcast":
+    if spec.loss == "fp32_shifted":
+        logits = cast(tape, logits, 4)
+    if spec.loss in ("no_upcast", "fp32_shifted"):
         return _loss(tape, _without_last(tape, logits, copies=spec.many))
     return _loss(tape, cast(tape, logits, 4))
 

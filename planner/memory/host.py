@@ -28,7 +28,8 @@ def host_bytes(
     load = architecture.parameters * weight_bytes(workload)
     offloaded = PINNED * offloaded_bytes(architecture, workload, trained) * ranks / layout.gpus
     running = ranks * (PROCESS_BYTES + workload.workers * WORKER_BYTES)
-    return running + np.maximum(offloaded + ranks * 0.0, ranks * load)
+    total: Quantity = running + np.maximum(offloaded + ranks * 0.0, ranks * load)
+    return total
 
 
 def offloaded_bytes(architecture: Architecture, workload: Workload, trained: Trained) -> float:
@@ -41,7 +42,7 @@ def offloaded_bytes(architecture: Architecture, workload: Workload, trained: Tra
     return states + architecture.parameters * weight_bytes(workload)
 
 
-def checkpoint_bytes(architecture: Architecture, workload: Workload, trained: Trained) -> float:
+def checkpoint_bytes(workload: Workload, trained: Trained) -> float:
     """What is trained with its optimizer states; frozen weights are not written again.
 
     ZeRO writes the weights, their fp32 master copy and the states of the optimizer.

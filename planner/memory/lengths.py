@@ -25,7 +25,8 @@ def samples_of(workload: Workload, layout: Layout) -> Quantity:
     if workload.steps is not None:
         return workload.steps * layout.global_batch
     if workload.samples is not None:
-        return np.maximum(workload.samples * workload.epochs, 1.0) + 0.0 * layout.global_batch
+        samples: Quantity = max(workload.samples * workload.epochs, 1.0)
+        return samples + 0.0 * layout.global_batch
     return UNKNOWN_STEPS * layout.global_batch
 
 

@@ -19,9 +19,7 @@ class Adapter:
     rank: int
     width: int
     """Bytes of a number."""
-    mask_width: int = 0
-    """Bytes of a number of the dropout's mask: one on CUDA, those of the input on the CPU; 0
-    without dropout."""
+    dropout: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,8 @@ class Matrix:
     """Bytes of a copy of the weight in the compute type that is kept for the backward."""
     passing_copy: int = 0
     """Bytes of such a copy (a dequantised weight) that lives during the product alone."""
+    keeps_input: bool = False
+    """Whether the input is kept though the weight is frozen: bitsandbytes' ``MatMul4Bit`` does."""
 
 
 def cast(tape: Tape, x: Value, width: int) -> Value:
@@ -112,7 +112,7 @@ def linear(tape: Tape, x: Value, matrix: Matrix) -> Value:
     size = x.elements * x.width
     weight = matrix.inputs * matrix.outputs
     trained = matrix.gradient_width > 0 and tape.recording
-    kept = x.storage if trained else None
+    kept = x.storage if trained or (matrix.keeps_input and x.node is not None) else None
     copy = tape.new(matrix.kept_copy) if matrix.kept_copy else None
     wants_input = x.node is not None
 
@@ -149,7 +149,7 @@ def adapted(tape: Tape, x: Value, matrix: Matrix) -> Value:
     x = cast(tape, x, adapter.width)
     low = linear(
         tape,
-        dropout(tape, x, adapter.mask_width) if adapter.mask_width else x,
+        dropout(tape, x) if adapter.dropout else x,
         Matrix(matrix.inputs, adapter.rank, gradient_width=adapter.width),
     )
     high = linear(tape, low, Matrix(adapter.rank, matrix.outputs, gradient_width=adapter.width))
@@ -162,10 +162,10 @@ def adapted(tape: Tape, x: Value, matrix: Matrix) -> Value:
     return cast(tape, wide, width)
 
 
-def dropout(tape: Tape, x: Value, mask_width: int) -> Value:
-    """``native_dropout`` keeps a mask of one byte an element, the CPU's one noise as wide as x."""
+def dropout(tape: Tape, x: Value) -> Value:
+    """``native_dropout``, which CUDA runs: keeps a mask of one byte an element."""
     size = x.elements * x.width
-    mask = tape.new(x.elements * mask_width)
+    mask = tape.new(x.elements)
 
     def run(grad: Storage, _: Storage | None = mask) -> tuple[Storage]:
         del grad

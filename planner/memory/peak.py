@@ -33,7 +33,7 @@ def memory_of(architecture: Architecture, workload: Workload, layout: Layout) ->
         process_p50_bytes=allocated.peak_bytes + sum(added_of(overhead, "process").values()),
         process_p95_bytes=p95_of(allocated, overhead, "process"),
         host_bytes=host_bytes(architecture, workload, layout, trained) + zero,
-        checkpoint_bytes=checkpoint_bytes(architecture, workload, trained) + zero,
+        checkpoint_bytes=checkpoint_bytes(workload, trained) + zero,
     )
 
 

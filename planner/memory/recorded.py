@@ -1,7 +1,7 @@
 """What one layer keeps and how high it climbs, recorded on the tape once and kept."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -24,12 +24,16 @@ class Recorded:
     saved: tuple[int, int, int]
     """What it leaves for the backward, its output included."""
     forward: Heights
+    opening: Heights
+    """Of the backward, until the first gradient of a parameter is ready."""
     backward: Heights
-    """Gradients of its parameters gone as soon as they are there."""
+    """Of all the backward, gradients of parameters gone as soon as they are there."""
+    after: Heights
+    """The part of it since the first such gradient."""
     hooks: Hooks
     """The moments when such a gradient is there and its operator done."""
-    backward_kept: Heights
-    """The same with gradients that stay."""
+    kept: Heights = NOTHING
+    """Of all the backward, with gradients that stay."""
 
 
 def bytes_of(size: tuple[int, int, int], tokens: Quantity, pairs: Quantity) -> Quantity:
@@ -78,25 +82,19 @@ def recorded_layer(spec: LayerSpec, checkpointed: bool, with_gradient: bool = Tr
         checkpointed: only its input is kept, and its forward runs again in the backward.
         with_gradient: whether a gradient passes through to its input.
     """
-    saved, forward, backward, hooks = record(
-        lambda tape, x: layer(tape, x, spec),
-        spec.hidden * TOKEN,
-        spec.width,
-        checkpointed=checkpointed,
-        keep=False,
-        with_gradient=with_gradient,
-        in_place=spec.cuda,
+    passing, kept = (
+        record(
+            lambda tape, x: layer(tape, x, spec),
+            spec.hidden * TOKEN,
+            spec.width,
+            checkpointed=checkpointed,
+            keep=keep,
+            with_gradient=with_gradient,
+            in_place=spec.cuda,
+        )
+        for keep in (False, True)
     )
-    kept = record(
-        lambda tape, x: layer(tape, x, spec),
-        spec.hidden * TOKEN,
-        spec.width,
-        checkpointed=checkpointed,
-        keep=True,
-        with_gradient=with_gradient,
-        in_place=spec.cuda,
-    )[2]
-    return Recorded(saved, forward, backward, hooks, kept)
+    return replace(passing, kept=kept.backward)
 
 
 def record(
@@ -108,8 +106,8 @@ def record(
     keep: bool,
     with_gradient: bool = True,
     in_place: bool = True,
-) -> tuple[tuple[int, int, int], Heights, Heights, Hooks]:
-    """Runs a program forward and backward; returns saved bytes, both heights and the hooks'."""
+) -> Recorded:
+    """Runs a program forward and backward on a tape."""
     tape = Tape(keep_gradients=keep, in_place=in_place)
     x = tape.value(elements, width, grad=with_gradient)
     base = tape.live
@@ -138,11 +136,14 @@ def record(
         last = tape.backward(node, grad)
         del last
     del grad
-    return (
-        fields(saved),
-        forward,
-        pruned(tape.marks, base),
-        tuple(
-            (elements, fields(live - base)) for elements, live in tape.hooks if _above(live, base)
-        ),
+    if not tape.hooks:
+        tape.before_hooks, tape.marks = tape.marks, set()
+    hooks = ((elements, live) for elements, live in tape.hooks if _above(live, base))
+    return Recorded(
+        saved=fields(saved),
+        forward=forward,
+        opening=pruned(tape.before_hooks, base),
+        backward=pruned(tape.before_hooks | tape.marks, base),
+        after=pruned(tape.marks, base),
+        hooks=tuple((elements, fields(live - base)) for elements, live in hooks),
     )

@@ -25,11 +25,13 @@ class Reduction:
     moments: tuple[Moment, ...]
     pending: int
     """Elements that are reduced when the backward is over."""
+    alone: bool
+    """Whether that is one parameter too large for the bucket, with a gradient of its own."""
 
 
 @lru_cache(maxsize=1024)
 def reduction_of(
-    bucket: int, head: int, layers: tuple[tuple[int, Hooks], ...], rest: int
+    bucket: int, head: int, layers: tuple[tuple[int, Hooks], ...], embedding: int, rest: int
 ) -> Reduction:
     """Follows the bucket through a backward (stage_1_and_2.py and stage3.py reduce it so).
 
@@ -37,11 +39,12 @@ def reduction_of(
         bucket: elements that it takes.
         head: elements of the output head and whatever else is ready before the layers.
         layers: counts and hooks, from the last layer to the first.
-        rest: elements that are ready after the layers: embeddings, projectors.
+        embedding: elements of the embedding, one parameter.
+        rest: elements of many parameters that are ready after the layers: projector, towers.
 
     >>> layer = ((4, (0, 1, 0)), (8, (0, 2, 0)))
-    >>> reduction_of(10, 0, ((2, layer),), 0)
-    Reduction(moments=(Moment(done=1, height=(0, 1, 0), elements=8),), pending=8)
+    >>> reduction_of(10, 0, ((2, layer),), 0, 0)
+    Reduction(moments=(Moment(done=1, height=(0, 1, 0), elements=8),), pending=8, alone=False)
     """
     moments: list[Moment] = []
     pending, done = head, 0
@@ -56,9 +59,9 @@ def reduction_of(
                     pending = 0
                 pending += size
             done += 1
-    if pending + rest > bucket:
-        pending = 0
-    return Reduction(_highest(moments), pending + rest)
+    if embedding > bucket:
+        return Reduction(_highest(moments), embedding, True)
+    return Reduction(_highest(moments), min(pending + embedding + rest, bucket), False)
 
 
 def _highest(moments: list[Moment]) -> tuple[Moment, ...]:

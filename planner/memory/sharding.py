@@ -11,6 +11,7 @@ import numpy as np
 from planner.architecture import Architecture
 from planner.layout import Layout, Quantity
 from planner.memory.dtypes import ZERO, compute_bytes, weight_bytes
+from planner.memory.specs import Kernels, reaches_embedding
 from planner.memory.states import STATE_BYTES, weights_of
 from planner.memory.trained import Trained
 from planner.workload import Workload
@@ -67,11 +68,19 @@ class Sharded:
 
 
 def sharded_of(
-    architecture: Architecture, workload: Workload, layout: Layout, trained: Trained
+    architecture: Architecture,
+    workload: Workload,
+    layout: Layout,
+    trained: Trained,
+    kernels: Kernels = "cuda",
 ) -> Sharded:
     """Finds what the workload's sharding holds."""
     if workload.sharding in ("zero1", "zero2"):
-        return _zero12(architecture, workload, layout, trained)
+        # The dry run traces rank 0, whose part begins with a trained tower; elsewhere the rank
+        # that holds the embedding has most.
+        traced = kernels == "cpu" and trained.counts.towers
+        first = 0 if traced else first_parameter(architecture, trained)
+        return _zero12(architecture, workload, layout, trained, first)
     if workload.sharding == "zero3":
         return _zero3(architecture, workload, layout, trained)
     if workload.sharding in ("fsdp", "fsdp_grad_op"):
@@ -144,18 +153,18 @@ def foreach_bytes(workload: Workload, trained: Trained) -> float:
 
 
 def _zero12(
-    architecture: Architecture, workload: Workload, layout: Layout, trained: Trained
+    architecture: Architecture, workload: Workload, layout: Layout, trained: Trained, first: int
 ) -> Sharded:
     """Optimizer states of an Nth; gradients go through a bucket of fixed size.
 
-    ZeRO-1 keeps the gradients until the last micro batch is through; ZeRO-2 reduces them on the way.
+    ZeRO-1 keeps gradients until the last micro batch is through; ZeRO-2 reduces them on the way.
     """
     total, width, share = trained.total, trained.width, 1.0 / layout.gpus
     offloaded = workload.offload != "none"
     bucket = float(workload.reduce_bucket or BUCKET)
     part = total * share
     static = _weights(architecture, workload, trained, 1.0)
-    owned = np.maximum(part, first_parameter(architecture, trained)) * width
+    owned = np.maximum(part, first) * width
     averaged = 0.0 if offloaded else owned
     if offloaded:
         static["buckets"] = trained.largest * width
@@ -174,10 +183,12 @@ def _zero12(
     left = averaged * (1.0 - several)
     step: dict[str, Quantity] = {}
     if not offloaded:
-        piece = np.minimum(trained.largest, part)
-        wide = 2.0 if width < 4 else 1.0
-        heights = (8.0 * piece + left, wide * 2.0 * part + 4.0 * part * (wide - 1.0) + left)
-        step["step"] = np.maximum(np.maximum(*heights), 8.0 * part)
+        piece = np.minimum(trained.largest if first or not trained.counts.embeddings else 0, part)
+        # The norm in fp64 of the largest piece; the flat gradients and their fp32 copy; then that
+        # copy and the optimizer's temporaries.
+        norm = 8.0 * piece + left
+        copied = (width + (4.0 if width < 4 else 0.0)) * part + left
+        step["step"] = np.maximum(np.maximum(norm, copied), 8.0 * part)
     return Sharded(
         static=static,
         backward=backward,
@@ -213,15 +224,18 @@ def _zero3(
     live = min(everything, MAX_LIVE)
     ahead = min(everything, PREFETCH + _largest_matrix(architecture))
     gathered = (live + ahead) * weights
-    within = live * weights if everything <= MAX_LIVE else gathered
+    needed = everything
+    if not architecture.tied and not reaches_embedding(architecture, workload):
+        needed -= architecture.vocab * architecture.language_model.hidden
+    within = min(needed, MAX_LIVE + (ahead if everything > MAX_LIVE else 0.0)) * weights
     group = np.minimum(total * share, SUB_GROUP)
     step = {"step": 8.0 * group} if workload.offload == "none" else {}
     return Sharded(
         static=static,
         forward={"gathered": gathered},
         backward={"gathered": within},
-        loss={"gathered": within},
-        gathering=Gathering(everything, within / weights, weights),
+        loss={"gathered": min(needed, MAX_LIVE) * weights},
+        gathering=Gathering(needed, within / weights, weights),
         bucket=float(workload.reduce_bucket or BUCKET),
         last={"gathered": within},
         step=step,

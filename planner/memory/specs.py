@@ -3,7 +3,7 @@
 from typing import Literal
 
 from planner.architecture import Architecture, LayerGroup, Linear, Tower
-from planner.memory.dtypes import adapter_bytes, autocast, compute_bytes, weight_bytes
+from planner.memory.dtypes import adapter_bytes, autocast, compute_bytes, stream_bytes, weight_bytes
 from planner.memory.layers import LayerSpec
 from planner.memory.ops import Adapter, Matrix
 from planner.models.trainable import is_attention, lora_linears
@@ -32,6 +32,19 @@ def decoder_specs(
     return tuple(
         (group.count, _spec(tower, group, workload, full, adapted, kernels))
         for group in tower.groups
+    )
+
+
+def reaches_embedding(architecture: Architecture, workload: Workload) -> bool:
+    """Whether the backward goes down to the embedding: not where adapters alone are trained.
+
+    Checkpointing needs an input with a gradient, so that PEFT marks the embedding's output.
+    """
+    return (
+        workload.grad_ckpt.language_model
+        or bool(architecture.towers)
+        or workload.method.kind == "full"
+        or workload.method.train_embeddings
     )
 
 
@@ -68,7 +81,7 @@ def _spec(
         (
             is_attention(group.linears, index),
             linear,
-            _matrix(linear, tower, workload, full, adapted, kernels),
+            _matrix(linear, tower, workload, full, adapted),
         )
         for index, linear in enumerate(group.linears)
     ]
@@ -82,7 +95,7 @@ def _spec(
         heads=tower.heads,
         kv_heads=tower.kv_heads,
         head_dim=tower.head_dim,
-        width=compute_bytes(workload),
+        width=stream_bytes(workload),
         attention=tuple(m for attends, _, m in matrices if attends),
         mlp=plain,
         experts=routed,
@@ -99,10 +112,13 @@ def _spec(
         upcast_scores=tower.family not in _PLAIN_SOFTMAX,
         norm_trained=full,
         cuda=kernels == "cuda",
-        softcap=tower.family.startswith("gemma")
-        and tower.norms_per_layer == 4
-        and not tower.qk_norm,
+        softcap=is_softcapped(tower),
     )
+
+
+def is_softcapped(tower: Tower) -> bool:
+    """Whether scores and logits go through a tanh: Gemma 2, between the first and the third."""
+    return tower.family.startswith("gemma") and tower.norms_per_layer == 4 and not tower.qk_norm
 
 
 def _rotary(tower: Tower) -> float:
@@ -119,7 +135,6 @@ def _matrix(
     workload: Workload,
     full: bool,
     adapted: frozenset[Linear],
-    kernels: Kernels,
 ) -> Matrix:
     method = workload.method
     size = linear.inputs * linear.outputs
@@ -127,7 +142,7 @@ def _matrix(
     copied = autocast(workload) and weight_bytes(workload) == 4 and not quantised
     adapter = None
     if linear in adapted:
-        adapter = _adapter(workload, kernels)
+        adapter = Adapter(method.r, adapter_bytes(workload), method.dropout > 0)
     return Matrix(
         linear.inputs,
         linear.outputs,
@@ -136,10 +151,5 @@ def _matrix(
         adapter=adapter,
         kept_copy=2 * size if copied else 0,
         passing_copy=compute_bytes(workload) * size if quantised else 0,
+        keeps_input=quantised,
     )
-
-
-def _adapter(workload: Workload, kernels: Kernels) -> Adapter:
-    width = adapter_bytes(workload)
-    mask = 0 if workload.method.dropout == 0 else 1 if kernels == "cuda" else width
-    return Adapter(workload.method.r, width, mask)

@@ -93,6 +93,8 @@ class Tape:
         self.marks: set[Size] = set()
         self.hooks: list[tuple[int, Size]] = []
         """Elements of gradients so far, and the height when the last of them was ready."""
+        self.before_hooks: set[Size] = set()
+        """Heights before the first of those moments."""
         self.kept: list[Storage] = []
         self.keep_gradients = keep_gradients
         self.recording = True
@@ -142,6 +144,8 @@ class Tape:
     def _deliver(self) -> None:
         """What happens to gradients of parameters once their operator is done."""
         if self._fresh:
+            if not self.hooks:
+                self.before_hooks, self.marks = self.marks, set()
             self._elements += sum(elements for elements, _ in self._fresh)
             self.hooks.append((self._elements, self.live))
             if self.keep_gradients:

@@ -15,6 +15,8 @@ class Trained:
     counts: Trainable
     base_width: int
     adapter_width: int
+    total: int
+    """All parameters with a gradient."""
     copied: int
     """Parameters that PEFT copies to train them beside adapters: embeddings, the head."""
     largest: int
@@ -28,12 +30,7 @@ class Trained:
     @property
     def base(self) -> int:
         """Everything trained but the adapters."""
-        return self.counts.total - self.adapters
-
-    @property
-    def total(self) -> int:
-        """All parameters with a gradient."""
-        return self.counts.total
+        return self.total - self.adapters
 
     @property
     def own_bytes(self) -> float:
@@ -59,6 +56,7 @@ def trained_of(architecture: Architecture, workload: Workload) -> Trained:
         counts=counts,
         base_width=weight_bytes(workload),
         adapter_width=adapter_bytes(workload),
+        total=counts.total,
         copied=counts.embeddings + counts.head if adapted else 0,
         largest=_largest(architecture, workload, counts),
     )

@@ -8,8 +8,8 @@ import numpy as np
 from planner.architecture import Architecture, Tower
 from planner.layout import Layout, Quantity
 from planner.memory.dtypes import compute_bytes
-from planner.memory.recorded import Heights, bytes_of, highest, recorded_layer
-from planner.memory.specs import encoder_specs
+from planner.memory.recorded import bytes_of, highest, recorded_layer
+from planner.memory.specs import Kernels, encoder_specs
 from planner.workload import Workload
 
 
@@ -33,14 +33,17 @@ def images_of(architecture: Architecture, workload: Workload, layout: Layout) ->
     return np.ceil(share * layout.micro_batch) if share else 0.0 * layout.micro_batch
 
 
-def vision_of(architecture: Architecture, workload: Workload, layout: Layout) -> Vision:
+def vision_of(
+    architecture: Architecture, workload: Workload, layout: Layout, kernels: Kernels = "cuda"
+) -> Vision:
     """Sums the towers one after the other, and the projector behind them."""
+    tracked = kernels == "cpu" and _tracked(architecture, workload)
     images = images_of(architecture, workload, layout)
     store: Quantity = 0.0 * images
     forward: Quantity = 0.0 * images
     backward: Quantity = 0.0 * images
     for tower in architecture.towers:
-        one = _tower(tower, workload, images)
+        one = _tower(tower, workload, images, tracked=tracked)
         forward = np.maximum(forward, store + one.forward)
         backward = np.maximum(backward, store + one.backward)
         store = store + one.store
@@ -51,7 +54,21 @@ def vision_of(architecture: Architecture, workload: Workload, layout: Layout) ->
     return Vision(store, forward, np.maximum(backward, store))
 
 
-def _tower(tower: Tower, workload: Workload, images: Quantity) -> Vision:
+def _tracked(architecture: Architecture, workload: Workload) -> bool:
+    """Whether a frozen tower keeps activations all the same, in transformers 5 with PEFT.
+
+    Checkpointing needs an input with a gradient; ``enable_input_require_grads`` marks the output
+    of every embedding, the tower's too. Trainers that run the tower under ``no_grad`` are free of
+    it, and so are older versions.
+    """
+    adapted = workload.method.kind in ("lora", "qlora")
+    ours = architecture.family == "mgm"
+    return (
+        adapted and not ours and workload.towers == "frozen" and workload.grad_ckpt.language_model
+    )
+
+
+def _tower(tower: Tower, workload: Workload, images: Quantity, *, tracked: bool) -> Vision:
     width = compute_bytes(workload)
     if tower.kind == "convnext":
         peak = convnext_bytes(tower, width)[1]
@@ -59,10 +76,12 @@ def _tower(tower: Tower, workload: Workload, images: Quantity) -> Vision:
     tokens = images * float(max(tower.tokens, 1))
     pairs = tokens * float(tower.window or max(tower.tokens, 1))
     tokens, pairs = tokens + 0.0, pairs + 0.0
-    heights = _tower_heights(tower, workload)
+    frozen = workload.towers == "frozen" and not tracked
+    checkpointed = frozen or (workload.grad_ckpt.towers and not tracked)
+    heights = recorded_layer(encoder_specs(tower, workload)[0][1], checkpointed)
     layers = float(tower.layers)
     out = tokens * tower.hidden * width
-    if workload.towers == "frozen":
+    if frozen:
         return Vision(out, out + highest(heights.forward, tokens, pairs), 0.0 * tokens)
     saved = bytes_of(heights.saved, tokens, pairs)
     store = out + layers * saved
@@ -72,21 +91,6 @@ def _tower(tower: Tower, workload: Workload, images: Quantity) -> Vision:
         inner + highest(heights.forward, tokens, pairs),
         inner + highest(heights.backward, tokens, pairs),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _TowerHeights:
-    saved: tuple[int, int, int]
-    forward: Heights
-    backward: Heights
-
-
-def _tower_heights(tower: Tower, workload: Workload) -> _TowerHeights:
-    """Towers have layers of one kind."""
-    frozen = workload.towers == "frozen"
-    spec = encoder_specs(tower, workload)[0][1]
-    one = recorded_layer(spec, frozen or workload.grad_ckpt.towers)
-    return _TowerHeights(one.saved, one.forward, one.backward)
 
 
 @lru_cache(maxsize=256)

@@ -80,8 +80,8 @@ def lora_linears(architecture: Architecture, method: Method) -> tuple[tuple[int,
     """The language model's linears that get adapters, each with the layers that have it.
 
     ``all-linear`` is every linear of the decoder layers, experts included, without the head
-    (PEFT's meaning of the word); routers are plain matrices. ``attention`` and ``mlp`` are parted by position: an
-    attention's output is the last linear before the MLP.
+    (PEFT's meaning of the word); routers are plain matrices. ``attention`` and ``mlp`` are
+    parted by position: an attention's output is the last linear before the MLP.
 
     Raises:
         PlannerError: no linear layer has a name among ``method.targets``.

@@ -104,8 +104,8 @@ def pareto_chart(plan: Plan) -> ParetoChart | None:
         shapes=tuple((shape, one_line(card)) for card, shape in shapes.items()),
         x_ticks=in_units.spaced_ticks(8),
         y_ticks=y.ticks(6),
-        x_title=f"expected time in {long}",
-        y_title=f"expected {_said(unit)}",
+        x_title=f"expected time in {long}{_kind(x)}",
+        y_title=f"expected {_said(unit)}{_kind(y)}",
         deadline=deadline,
         budget=budget,
         text=_words(dots, unit),
@@ -117,6 +117,10 @@ def _unit(plan: Plan) -> str:
     costs = (choice.prediction.cost for choice in plan.feasible)
     priced = any(cost is not None and known(cost.cost_p50) is not None for cost in costs)
     return currency_of(plan) if priced else _GPU_HOURS
+
+
+def _kind(scale: Scale) -> str:
+    return " (logarithmic)" if scale.logarithmic else ""
 
 
 def _said(unit: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import structs
@@ -21,7 +21,11 @@ from planner.search.options import Option
 from planner.time.step import step_time_of
 from planner.workload import Workload
 
+if TYPE_CHECKING:
+    from planner.calibration.store import Calibration
+
 Values = NDArray[np.float64]
+NO_CALIBRATION = "none: the planner's own constants"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Group:
     step: StepTime
     hours: Hours | None
     cost: Cost | None
+    calibration: str
+    """What was used, in words."""
 
     @property
     def size(self) -> int:
@@ -146,7 +152,9 @@ class Evaluator:
     architecture: Architecture
     workload: Workload
     conditions: Conditions
-    _memories: dict[tuple[Option, bytes], Memory] = field(default_factory=dict)
+    calibration: "Calibration | None" = None
+    """What runs have taught; put on every group."""
+    _memories: dict[tuple[str, Option, bytes], Memory] = field(default_factory=dict)
     _steps: dict[tuple[str, Option, bytes], StepTime] = field(default_factory=dict)
     _grid: dict[tuple[CardOffer, Option], Group] = field(default_factory=dict)
 
@@ -155,13 +163,21 @@ class Evaluator:
         card = card_of(offer.gpu)
         workload = structs.replace(option.applied(self.workload), gpu=card.name)
         key = _key(layout)
-        memory = self._memory(workload, option, layout, key)
+        memory = self._memory(workload, card, option, layout, key)
         step = self._step(workload, card, option, layout, key)
+        words = NO_CALIBRATION
+        if self.calibration is not None:
+            from planner.calibration.apply import calibrated
+
+            corrected = calibrated(
+                self.architecture, workload, layout, card, memory, step, self.calibration
+            )
+            memory, step, words = corrected.memory, corrected.step, corrected.words
         hours = self.conditions.hours(
             self.architecture, workload, layout, step, memory.checkpoint_bytes, offer
         )
         cost = self.conditions.cost(hours, layout, card, offer) if hours else None
-        return Group(offer, card, option, layout, memory, step, hours, cost)
+        return Group(offer, card, option, layout, memory, step, hours, cost, words)
 
     def grid(self, offer: CardOffer, option: Option, layout: Layout) -> Group:
         """Evaluates a group and keeps it for ``candidate``."""
@@ -184,12 +200,13 @@ class Evaluator:
         """The same under other circumstances; memory and steps stay."""
         return replace(self, conditions=conditions, _grid={})
 
-    def _memory(self, workload: Workload, option: Option, layout: Layout, key: bytes) -> Memory:
-        """Memory does not ask for the card, so that cards of one grid share it."""
-        found = self._memories.get((option, key))
+    def _memory(
+        self, workload: Workload, card: Card, option: Option, layout: Layout, key: bytes
+    ) -> Memory:
+        found = self._memories.get((card.name, option, key))
         if found is None:
             found = memory_of(self.architecture, workload, layout)
-            self._memories[option, key] = found
+            self._memories[card.name, option, key] = found
         return found
 
     def _step(

@@ -1,6 +1,7 @@
 """From a question to a plan: everything possible, the best of it, and why not the others."""
 
 import datetime as dt
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,11 @@ from planner.search.sensitivity import sensitivity_of
 from planner.search.table import TIE, Table, order_of, pareto_rows, table_of, value_of, within
 from planner.search.unlock import unlock_of
 
+if TYPE_CHECKING:
+    from planner.calibration.store import Calibration
+
 _SHOWN = 24
 """Feasible plans that a plan holds beside the front: enough for a table, few enough for a page."""
-NO_CALIBRATION = "none: no run of this model has been measured"
 
 
 def search(
@@ -34,7 +37,7 @@ def search(
     conditions: Conditions | None = None,
     config_hash: str = "",
     assumptions: tuple[str, ...] = (),
-    calibration: str = NO_CALIBRATION,
+    calibration: "Calibration | None" = None,
 ) -> Plan:
     """Evaluates every candidate of an ask, and explains the best one.
 
@@ -44,7 +47,7 @@ def search(
         conditions: interruptions, queues and the power grid.
         config_hash: of the experiment that the plan is for.
         assumptions: what the asker assumed; the plan repeats it.
-        calibration: which measured runs the figures were corrected with.
+        calibration: what finished runs have taught.
 
     Raises:
         PlannerError: an unknown model or card, an ask that is empty, a global batch that cannot
@@ -55,7 +58,7 @@ def search(
     refuse_inexact(ask, limits)
     architecture = architecture_of(ask.workload.model)
     check_images(architecture, ask.workload)
-    evaluator = Evaluator(architecture, ask.workload, conditions)
+    evaluator = Evaluator(architecture, ask.workload, conditions, calibration)
     table = table_of(groups_of(ask, evaluator, limits))
     rows = order_of(ask, table, np.flatnonzero(within(ask, table)))
     shown, front = _shown(table, rows)
@@ -79,7 +82,7 @@ def search(
         nearest=None if candidate else nearest(ask, evaluator, table, limits),
         candidates=table.size,
         assumptions=(*assumptions, *_notes(ask, evaluator, choices)),
-        calibration=calibration,
+        calibration=_calibration(table, chosen),
         sensitivity=sensitivity_of(ask, evaluator, candidate) if candidate else (),
     )
 
@@ -178,6 +181,12 @@ def _why(ask: Ask, table: Table, rows: NDArray[np.int64]) -> str:
             f"then no offload, few nodes and few cards"
         )
     return reason
+
+
+def _calibration(table: Table, chosen: int | None) -> str:
+    """What the choice's figures were corrected with; else those of the smallest candidate."""
+    row = int(np.argmin(table.excess_bytes)) if chosen is None else chosen
+    return table.groups[int(table.group[row])].calibration
 
 
 def _binding(table: Table) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from planner.architecture import LayerGroup, Tower
 from planner.layout import Quantity
-from planner.workload import Workload
+from planner.workload import Loss, Workload
 
 _NO_ROTARY = {"gpt2", "mpt", "opt", "bloom", "gpt_bigcode", "gpt_neo"}
 
@@ -26,7 +26,15 @@ _ATTENTION_BYTES, _ATTENTION_KERNELS = 4.0, 16
 # Eager scores: write, mask, softmax in fp32, cast, read.
 _SCORE_BYTES = 26.0
 _ADAPTER_KERNELS, _GPTQ_KERNELS = 3, 5
-_LOSS_BYTES = {"fp32": 40.0, "no_upcast": 16.0, "chunked": 40.0, "fused": 6.0}
+# A logit: the product's write, up to fp32, log-softmax forward and backward, down again; the shift
+# of older Hugging Face models copies once more.
+_LOSS_BYTES: dict[Loss, float] = {
+    "fp32": 40.0,
+    "fp32_shifted": 48.0,
+    "no_upcast": 16.0,
+    "chunked": 40.0,
+    "fused": 6.0,
+}
 
 
 def is_gptq(workload: Workload) -> bool:

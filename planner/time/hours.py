@@ -72,7 +72,7 @@ def hours_of(
     if steps is None:
         return None
     cluster = reliability or Reliability()
-    start_s = cluster.startup_s + architecture.parameters * 2.0 / (cluster.disk_gb_per_s * _GIGA)
+    start_s = _start_seconds(architecture, cluster)
     losses = losses_of(layout, step, checkpoint_bytes, cluster, start_s)
     interval = _interval(losses, cluster)
     train_s = steps * step.p50_s
@@ -80,8 +80,8 @@ def hours_of(
     fixed_s = start_s + cluster.evaluations * cluster.evaluation_s
     total_s = fixed_s + train_s * (1.0 + lost)
     events = losses.per_s * train_s
-    slow_s = fixed_s + steps * step.p95_s * (1.0 + lost)
-    slow_s = slow_s + _P95 * np.sqrt(events) * _each_s(interval, losses)
+    unlucky_s = _P95 * np.sqrt(events) * _each_s(interval, losses)
+    slow_s = fixed_s + steps * step.p95_s * (1.0 + lost) + unlucky_s
     return Hours(
         steps=steps,
         train_hours_p50=train_s / _HOUR_S,
@@ -91,6 +91,11 @@ def hours_of(
         goodput=train_s / total_s,
         checkpoint_interval_s=interval,
     )
+
+
+def _start_seconds(architecture: Architecture, cluster: Reliability) -> float:
+    """Start-up, and reading the weights in two bytes each."""
+    return cluster.startup_s + architecture.parameters * 2.0 / (cluster.disk_gb_per_s * _GIGA)
 
 
 def losses_of(

@@ -9,7 +9,7 @@ from planner.cards import Card
 from planner.layout import Layout, Quantity
 from planner.models.trainable import trainable_of
 from planner.prediction import StepTime
-from planner.time.communication import collective_seconds, traffic_of
+from planner.time.communication import Traffic, collective_seconds, traffic_of
 from planner.time.constants import DEFAULT, Constants
 from planner.time.data import loading_seconds, wait_seconds
 from planner.time.efficiency import dequantise_seconds, gpu_seconds, host_seconds
@@ -39,25 +39,15 @@ def step_time_of(
     """
     parts = parts_of(architecture, workload, layout)
     trained = float(trainable_of(architecture, workload.method, workload.towers).total)
-    card_s = _sum(gpu_seconds(part, workload, card, constants) for part in parts)
-    card_s = card_s + dequantise_seconds(parts, workload, card, constants)
-    host_s = host_seconds(parts, constants) + _hook_seconds(parts, workload, constants)
-    hidden = constants.fsdp_launch_norm if workload.sharding in _FSDP else constants.launch_norm
-    busy = _overlapped(card_s * _imbalance(workload, layout), host_s, hidden)
-
+    busy = _busy_seconds(parts, workload, layout, card, constants)
     traffic = traffic_of(architecture, workload, trained)
-    links = collective_seconds(traffic.micro_bytes, traffic.micro_calls, workload, layout, card)
-    links = links + parameter_seconds(workload, layout, card, traffic.micro_bytes)
-    norm = constants.zero3_norm if workload.sharding == "zero3" else constants.fsdp_norm
-    micro = _overlapped(busy, links, norm)
-    final = collective_seconds(traffic.step_bytes, traffic.step_calls, workload, layout, card)
-    final = _overlapped(busy, final, norm) - busy
-    exposed = (micro - busy) * layout.grad_accum + final
-
-    optimizer = optimizer_seconds(workload, layout, card, constants, trained)
+    micro, final = _with_links(traffic, busy, workload, layout, card, constants)
     loading = loading_seconds(workload, layout, images_of(architecture, workload))
-    wait = wait_seconds(loading, micro) * layout.grad_accum
+
     compute = busy * layout.grad_accum
+    exposed = (micro - busy) * layout.grad_accum + (final - busy)
+    optimizer = optimizer_seconds(workload, layout, card, constants, trained)
+    wait = wait_seconds(loading, micro) * layout.grad_accum
     median = compute + exposed + optimizer + wait
     return StepTime(
         compute_s=compute,
@@ -69,6 +59,33 @@ def step_time_of(
         tokens_per_step=layout.global_batch * mean_length(workload.seq_len),
         flops_per_step=_flops(parts) * layout.grad_accum * layout.gpus,
     )
+
+
+def _busy_seconds(
+    parts: tuple[Part, ...], workload: Workload, layout: Layout, card: Card, constants: Constants
+) -> Quantity:
+    """Card and host of one micro step, side by side."""
+    card_s = _sum(gpu_seconds(part, workload, card, constants) for part in parts)
+    card_s = card_s + dequantise_seconds(parts, workload, card, constants)
+    host_s = host_seconds(parts, constants) + _hook_seconds(parts, workload, constants)
+    hidden = constants.fsdp_launch_norm if workload.sharding in _FSDP else constants.launch_norm
+    return _overlapped(card_s * _imbalance(workload, layout), host_s, hidden)
+
+
+def _with_links(
+    traffic: Traffic,
+    busy: Quantity,
+    workload: Workload,
+    layout: Layout,
+    card: Card,
+    constants: Constants,
+) -> tuple[Quantity, Quantity]:
+    """A micro step beside its collectives, and beside those of the whole step."""
+    links = collective_seconds(traffic.micro_bytes, traffic.micro_calls, workload, layout, card)
+    links = links + parameter_seconds(workload, layout, card, traffic.micro_bytes)
+    final = collective_seconds(traffic.step_bytes, traffic.step_calls, workload, layout, card)
+    norm = constants.zero3_norm if workload.sharding == "zero3" else constants.fsdp_norm
+    return _overlapped(busy, links, norm), _overlapped(busy, final, norm)
 
 
 def _sum(values: Iterable[Quantity]) -> Quantity:

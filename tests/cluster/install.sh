@@ -7,6 +7,9 @@ missing=()
 command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v sbatch >/dev/null || missing+=(slurm-wlm)
 command -v munged >/dev/null || missing+=(munge)
 command -v shellcheck >/dev/null || missing+=(shellcheck)
+# The budget report is looked at in a real browser, on the screen and on paper.
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
+command -v pdftoppm >/dev/null || missing+=(poppler-utils)
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

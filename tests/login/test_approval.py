@@ -281,6 +281,15 @@ def test_the_site_decides_who_approves_whatever_the_submitter_writes(place):
     assert as_user(SUBMITTER, check, loose, HASH, NOW, rules).approver == APPROVER
 
 
+def test_what_the_site_leaves_out_of_its_rule_is_not_the_submitters_choice(place):
+    loose = Budget(approvers=(SUBMITTER,), self_approval=True, approval_valid_days=9999)
+    strict = with_site_rules(loose, site(place, approval="required"))
+    assert (strict.approvers, strict.self_approval, strict.approval_valid_days) == ((), False, 30)
+    longer = site(place, approval="required", approval_valid_days=90.0, approvers=[APPROVER])
+    assert with_site_rules(loose, longer).approval_valid_days == 90
+    assert with_site_rules(loose, site(place, gpu_hours_limit=9.0)).approvers == (SUBMITTER,)
+
+
 def test_a_run_may_be_stricter_than_its_site_but_not_looser(place):
     rules = site(place, gpu_hours_limit=100.0)
     assert with_site_rules(Budget(gpu_hours_limit=5.0), rules).gpu_hours_limit == 5.0

@@ -8,13 +8,15 @@ import pytest
 
 from hpcjobs.login import auto_parallel
 from hpcjobs.login.compose import compose_experiment, compose_planned
+from hpcjobs.login.plan_command import plan_of
+from hpcjobs.login.plan_question import plan_as_configured
 from hpcjobs.login.prepare import plan_job, refuse_other_run, write_run
 from hpcjobs.run.errors import ConfigError
 from hpcjobs.run.files import read_json
 from hpcjobs.run.plan_config import CardEntry
 from hpcjobs.run.schema import plain
 from planner.errors import PlannerError
-from planner.plan_file import read_plan
+from planner.plan_file import read_plan, write_plan
 from planner.plan_hash import config_hash
 
 LORA, DEMO, AUTO = "+experiment=mgm_lora", "+experiment=mgm_lora_demo", "parallel=auto"
@@ -47,6 +49,8 @@ def test_a_run_that_takes_longer_than_the_limit_is_requeued_there(tmp_path):
     )
     assert done.plan.chosen.prediction.hours.hours_p95 > 2
     assert done.experiment.cluster.time == "2:00:00"
+    whole = composed(tmp_path, LORA, AUTO, A100, "planner.max_gpus=1", "cluster.requeue=false")
+    assert whole.experiment.cluster.time_s > 3600 * whole.plan.chosen.prediction.hours.hours_p95
 
 
 @pytest.mark.parametrize(
@@ -98,6 +102,33 @@ def test_the_plan_of_the_command_and_of_the_submission_are_of_one_experiment(tmp
     assert done.plan.config_hash == config_hash(plain(done.experiment))
 
 
+def test_plans_and_submissions_of_one_experiment_have_one_hash(tmp_path):
+    searched = plan_of(composed(tmp_path, LORA, A100))
+    automatic = composed(tmp_path, LORA, AUTO, A100)
+    assert searched.config_hash == automatic.plan.config_hash
+    kept = plan_of(composed(tmp_path, LORA, A100, "planner.keep_layout=true"))
+    plainly = composed(tmp_path, LORA, A100).experiment
+    assert kept.config_hash == config_hash(plain(plainly))
+    assert kept.config_hash == plan_as_configured(plainly).config_hash
+    assert kept.config_hash != searched.config_hash
+
+
+def test_a_plan_that_was_approved_is_taken_as_it_is(tmp_path):
+    path = tmp_path / "plan.json"
+    approved = plan_of(composed(tmp_path, LORA, A100, "planner.deadline_hours=20"))
+    write_plan(approved, path)
+    words = [LORA, AUTO, A100, f"budget.plan={path}"]
+    done = composed(tmp_path, *words)
+    assert composed(tmp_path, LORA, AUTO, A100).plan.chosen != approved.chosen
+    assert done.plan == approved or done.plan.config_hash == approved.config_hash
+    assert config_hash(plain(done.experiment)) == approved.config_hash
+    assert f"as planned in {path}" in done.note
+    with pytest.raises(ConfigError, match="chose A100-SXM4-80GB, which is not among the cards"):
+        composed(tmp_path, LORA, AUTO, "cluster.gpu_type=l40s", f"budget.plan={path}")
+    with pytest.raises(PlannerError, match="cannot read"):
+        composed(tmp_path, LORA, AUTO, A100, "budget.plan=missing.json")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -122,7 +153,7 @@ def test_what_cannot_be_planned_is_one_line(words, said, tmp_path, monkeypatch):
 
 
 def test_the_planner_stays_within_what_the_trainer_knows(tmp_path):
-    words = [LORA, AUTO, "cluster.gpu_type=rtx-4090", "planner.shardings=[zero2,zero3]"]
+    words = [LORA, AUTO, A100, "planner.shardings=[zero2,zero3]"]
     assert composed(tmp_path, *words).experiment.parallel.zero_stage == 2
 
 

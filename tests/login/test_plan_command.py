@@ -1,6 +1,7 @@
 """``python -m planner`` as a user types it: a plan, its files, or one line of error."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -21,8 +22,21 @@ def test_a_plan_is_printed_and_nothing_is_written(tmp_path):
     answer = planner(tmp_path, LORA)
     assert answer.returncode == 0, answer.stderr
     assert "Chosen" in answer.stdout
-    assert "python -m hpcjobs.submit +experiment=mgm_lora parallel=auto" in answer.stdout
+    line = answer.stdout.splitlines()[-1]
+    assert line.startswith("submit it with: python -m hpcjobs.submit +experiment=mgm_lora cluster.")
+    assert line.endswith(" parallel=auto")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_that_is_printed_submits_the_choice(tmp_path):
+    answer = planner(tmp_path, LORA, "cluster.gpu_type=l40s", "plan=plan.json")
+    words = shlex.split(answer.stdout.splitlines()[-1].partition(": ")[2])
+    assert words[:3] == ["python", "-m", "hpcjobs.submit"]
+    shown = subprocess.run(
+        [sys.executable, *words[1:], "dry_run=true"], cwd=tmp_path, capture_output=True, text=True
+    )
+    gpus = read_plan(tmp_path / "plan.json").chosen.gpus_per_node
+    assert f"--gpus-per-node=l40s:{gpus}" in shown.stdout
 
 
 def test_the_plan_goes_into_a_file_and_the_page_beside_it(tmp_path):

@@ -9,6 +9,8 @@ import pytest
 from hpcjobs.login.verify_command import dry_run_request, measure, verification_of
 from hpcjobs.run.errors import ConfigError, InputError
 from hpcjobs.train.dry_run.request import read_request
+from planner.models.read import architecture_of
+from planner.models.trainable import trainable_of
 from planner.read_workload import read_workload
 
 LLAMA = {
@@ -57,7 +59,7 @@ def test_what_no_dry_run_traces_is_refused_by_name(words, said):
 
 
 def test_an_interpreter_that_is_not_there_is_named():
-    with pytest.raises(InputError, match="cannot run /no/python: .* set cluster.python"):
+    with pytest.raises(InputError, match=r"cannot run /no/python: .* set cluster.python"):
         measure({}, "/no/python")
 
 
@@ -68,9 +70,14 @@ def test_a_refusal_of_the_program_is_handed_on():
 
 def test_measured_and_computed_peak_stand_side_by_side():
     found = verification_of(workload(grad_ckpt=False, micro_batch=4), sys.executable)
-    assert found.measured["parameters"] == 2 * 128_000 + 128 + 2 * (147_456 + 256) + 2 * 16 * 2112
+    architecture = architecture_of(LLAMA)
+    trained = trainable_of(architecture, workload().method).total
+    assert found.measured["trainable"] == trained
+    assert found.measured["parameters"] == architecture.parameters + trained
     assert found.measured["peak_bytes"] > 0
     assert found.predicted_peak_bytes == max(found.predicted.values())
+    assert list(found.phases) == ["forward", "backward", "step"]
+    assert max(computed for _, computed in found.phases.values()) == found.predicted_peak_bytes
     assert abs(found.deviation) < 0.2  # a model this small is half rounding; the sweep is strict
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pwd
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,13 @@ from planner.approval import (
     record_path,
     write_approval,
 )
-from planner.approve_command import approve, printable
+from planner.approve_command import approve, printable, refuse_stranger, summary
 from planner.errors import PlannerError
 from planner.plan import Ask, CardOffer
 from planner.plan_file import read_plan, write_plan
 from planner.read_workload import read_workload
 from planner.search.search import search
+from planner.site_budget import Rules, SiteBudget
 
 APPROVER, SUBMITTER = "daemon", "games"
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs to be several users in turn")
@@ -230,3 +232,22 @@ def test_nothing_of_a_strangers_text_moves_the_cursor(text):
     shown = printable(text)
     assert shown.isprintable()
     assert len(shown) == len(text)
+
+
+def test_who_may_approve_nowhere_on_the_site_is_told_before_signing():
+    site = SiteBudget(approvers=("daemon",), projects={"vlm": Rules(approvers=("bin",))})
+    for name in ("daemon", "bin"):
+        refuse_stranger(pwd.getpwnam(name).pw_uid, site)
+    with pytest.raises(PlannerError, match=r"games may not approve here.* bin, daemon"):
+        refuse_stranger(pwd.getpwnam("games").pw_uid, site)
+    refuse_stranger(1, SiteBudget())
+    refuse_stranger(1, None)
+
+
+def test_an_unknown_price_is_shown_as_unknown(path, plan):
+    cost = replace(plan.chosen.prediction.cost, cost_p50=None, cost_p95=None)
+    cost = replace(cost, price_per_gpu_hour=float("nan"), price_source="")
+    choice = replace(plan.chosen, prediction=replace(plan.chosen.prediction, cost=cost))
+    shown = "\n".join(summary(replace(plan, chosen=choice), path))
+    assert "cost         unknown USD (p95 unknown)" in shown
+    assert "unknown a GPU-hour, no source" in shown

@@ -144,6 +144,7 @@ def test_checkpointing_and_sharding_lower_the_peak():
     assert peaks[1]["peak_bytes"] < peaks[0]["peak_bytes"]
 
 
+@pytest.mark.slow  # four models in turn, each with all that a training imports
 def test_the_square_of_the_length_is_held_by_eager_attention_alone():
     def growth(attention):
         short, long = (
@@ -173,7 +174,7 @@ BAD = {
     "nothing to read": ("", "no JSON"),
     "no config": ("{}", "the field config"),
     "an unknown field": (request(seq=1), "seq"),
-    "an unknown family": (request({"model_type": "lama"}), "lama"),
+    "an unknown family": (request({"model_type": "no_such"}), "no_such"),
     "fsdp": (request(sharding="fsdp"), "fsdp is not traced"),
     "no layer of that name": (request(method={"kind": "lora", "targets": "x_proj"}), "x_proj"),
     "nothing to train": (request(method={"kind": "projector"}), "trains nothing"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
 
 
 def materialise(model: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
@@ -66,6 +67,27 @@ def without_peers() -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, substitute in _deepspeed():
             stack.enter_context(replaced(owner, name, substitute))
+        yield
+
+
+@contextmanager
+def dropout_as_on_cuda() -> Iterator[None]:
+    """Dropout keeps a mask of one byte an element, as it does on a card.
+
+    On the CPU torch multiplies by noise of the input's own type, and keeps that
+    (aten/src/ATen/native/Dropout.cpp, ``is_fused_kernel_acceptable``).
+    """
+
+    def dropout(
+        input: Tensor,  # noqa: A002 - torch's own name
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
+    ) -> Tensor:
+        del inplace
+        return torch.native_dropout(input, p, training)[0] if training and p > 0 else input
+
+    with replaced(functional, "dropout", dropout):
         yield
 
 

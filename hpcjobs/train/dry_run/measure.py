@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from hpcjobs.train.dry_run.batch import Batch, hf_batch, labelled_tokens, mgm_batch
 from hpcjobs.train.dry_run.engines import Engine, build_engine, micro_batches
-from hpcjobs.train.dry_run.fake import empty_like, fake_tensors, materialise
+from hpcjobs.train.dry_run.fake import (
+    dropout_as_on_cuda,
+    empty_like,
+    fake_tensors,
+    materialise,
+)
 from hpcjobs.train.dry_run.hf_model import build_hf_model
 from hpcjobs.train.dry_run.live_tensors import LiveTensors, ModuleNames
 from hpcjobs.train.dry_run.mgm_model import build_mgm_model, is_mgm, unchecked_placeholders
@@ -62,7 +67,7 @@ def _trace(model: nn.Module, request: Request, dtype: torch.dtype, largest: int)
     live = LiveTensors([*model.parameters(), *model.buffers()], names)
     names.watch()
     try:
-        with live, unchecked_placeholders():
+        with live, unchecked_placeholders(), dropout_as_on_cuda():
             live.begin("init")
             engine = build_engine(model, request)
             gc.collect()

@@ -4,32 +4,35 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from tiny import tiny_words
 from trainings import prepare
 
+from hpcjobs.login.compose import compose_experiment
+from hpcjobs.login.workload_of import workload_of
 from hpcjobs.run.events import record_event
 from hpcjobs.run.files import append_line, write_json
 from hpcjobs.run.layout import RunDir
+from hpcjobs.run.schema import plain
 from hpcjobs.run.verdict import Verdict, write_verdict
 from planner.calibrate_command import calibrate
 from planner.calibration.observe import observe
 from planner.calibration.read_run import WARM_UP_STEPS, read_run
+from planner.calibration.run_workload import Shape, run_workload
 from planner.calibration.store import read_calibration
 from planner.errors import PlannerError
 
 CARD = "NVIDIA A100-SXM4-80GB"
 
 
-def make_run(
-    root, name="r1", steps=30, device=CARD, busy_s=0.5, positions=lambda step: 512, **line
-):
+def make_run(root, name="r1", steps=30, device=CARD, busy_s=0.5, rows_of=lambda step: 512, **line):
     """A run directory with a real configuration, and metrics as hpcjobs.train writes them."""
     run = prepare(tiny_words("/nowhere", **{"parallel.gpus_per_node": 1}), root / name)
     write_json(run.record, {"packages": {"torch": "2.13.0", "deepspeed": "0.19.8"}})
     for step in range(1, steps + 1):
         metric = {
             "kind": "train", "time": 1e9 + step, "attempt": 1, "step": step, "loss": 1.0,
-            "positions": positions(step), "longest": 64, "step_s": busy_s / 0.9 + (step <= 3),
+            "positions": rows_of(step), "longest": 64, "pictures": 8, "step_s": busy_s / 0.9 + (step <= 3),
             "data_wait_share": 0.1, "device": device, "peak_allocated_gib": 2.0,
             "peak_reserved_gib": 2.5,
         }  # fmt: skip
@@ -52,11 +55,11 @@ def test_a_run_is_read_with_its_median_step_and_its_wait(tmp_path):
     assert sample.wait_s == pytest.approx(0.5 / 9)
     assert sample.steps == 30 - WARM_UP_STEPS
     assert record.peak_allocated_gib == 2.0
-    assert (record.longest, record.mean_length) == (64, 512 / 8)
+    assert (record.longest, record.mean_positions) == (64, 512)
 
 
 def test_steps_are_told_apart_by_their_length(tmp_path):
-    run = make_run(tmp_path, positions=lambda step: 256 << (step % 3))
+    run = make_run(tmp_path, rows_of=lambda step: 256 << (step % 3))
     assert [s.positions for s in read_run(run.path).samples] == [256, 512, 1024]
 
 
@@ -101,7 +104,7 @@ def test_a_run_out_of_memory_is_a_bound(tmp_path):
 def test_the_command_learns_and_adds_up(tmp_path, capsys):
     path = tmp_path / "calibration.json"
     first = make_run(tmp_path / "runs", "r1", busy_s=0.5)
-    make_run(tmp_path / "runs", "r2", positions=lambda step: 2048, busy_s=0.9)
+    make_run(tmp_path / "runs", "r2", rows_of=lambda step: 2048, busy_s=0.9)
     run_out_of_memory(tmp_path / "runs")
     assert calibrate([str(first.path), "-o", str(path)]) == 0
     assert set(read_calibration(path).runs) == {"r1"}
@@ -127,8 +130,8 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(tmp_path, capsys):
     assert calibrate([*words, "-o", str(tmp_path / "c.json")]) == 0
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 5
-    for reason in ("no card is called 'Abacus 3000'", "measured no step", "another version",
-                   "wrote no lengths down", "is no run directory"):  # fmt: skip
+    for reason in ("no card is called 'Abacus 3000'", "measured no step", "broken/metrics.jsonl",
+                   "old/metrics.jsonl is of another version", "is no run directory"):  # fmt: skip
         assert any(reason in line for line in said), reason
     assert broken.path.exists()
 
@@ -169,3 +172,25 @@ def test_a_configuration_of_another_version_is_left_out(tmp_path):
     run.config.write_text(json.dumps(config))
     with pytest.raises(PlannerError, match="another version"):
         observe(read_run(run.path))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["parallel=zero1", "train.precision=bf16", "method.rank=4"],
+        ["method=full", "train.grad_checkpointing=true"],
+        ["method=projector", "parallel.gpus_per_node=2"],
+        ["+cluster.env.PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"],
+    ],
+)
+def test_a_run_is_described_as_its_plan_was(words):
+    """Else the calibration would learn the difference between two descriptions."""
+    _, experiment = compose_experiment([*tiny_words("/nowhere"), *words])
+    planned = structs.asdict(workload_of(experiment))
+    longest = planned["seq_len"].values[0]
+    shape = Shape((longest,), (1.0,), planned["images_per_sample"])
+    ran = structs.asdict(run_workload(plain(experiment), shape, planned["memory_metric"]))
+    for field in ("samples", "steps", "epochs"):
+        planned.pop(field), ran.pop(field)
+    assert ran == planned

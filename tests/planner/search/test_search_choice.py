@@ -116,17 +116,6 @@ def test_many_candidates_at_once_are_the_same_as_one_by_one():
         assert many.cost.cost_p95 == pytest.approx(one.cost.cost_p95)
 
 
-def test_memory_does_not_ask_for_the_card_so_that_cards_may_share_it():
-    question = ask()
-    evaluator = Evaluator(architecture_of("gemma-2b"), question.workload, Conditions())
-    option = Option("zero2", "none", grad_ckpt=True, loss="fp32")
-    layout = Layout(np.array([2.0]), np.array([8.0]), np.array([8.0]), np.array([8.0]))
-    first = evaluator.group(CardOffer(A100, 8, 8), option, layout).memory
-    fresh = Evaluator(architecture_of("gemma-2b"), question.workload, Conditions())
-    second = fresh.group(CardOffer(RTX_4090, 8, 8), option, layout).memory
-    assert first.process_p95_bytes == second.process_p95_bytes
-
-
 def test_a_deadline_buys_more_cards_and_no_more_than_it_needs():
     free = search(ask())
     hurried = search(ask(deadline_hours=free.chosen.prediction.hours.hours_p95 / 4))

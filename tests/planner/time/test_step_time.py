@@ -1,4 +1,5 @@
 import time
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from planner.layout import Layout, layout_of
 from planner.models.read import architecture_of
 from planner.read_workload import read_workload
 from planner.time.step import step_time_of
+from planner.workload import Loss
 
 _LLAVA = {"mean": 840, "std": 250, "max": 2048}
 
@@ -88,6 +90,12 @@ def test_cards_without_bf16_run_in_half_precision_not_in_fp32():
     v100 = _step(gpu="V100-32GB", seq_len=512)
     assert _step(gpu="A100", seq_len=512).p50_s < v100.p50_s
     assert v100.p50_s < _step(gpu="V100-32GB", seq_len=512, precision="fp32").p50_s
+
+
+@pytest.mark.parametrize("loss", get_args(Loss))
+def test_every_loss_has_a_time_and_the_upcast_is_not_the_fastest(loss):
+    found = _step("gemma-2b", loss=loss).p50_s
+    assert 0 < found <= _step("gemma-2b", loss="fp32_shifted").p50_s
 
 
 def test_slow_workers_leave_the_card_waiting():
