@@ -41,6 +41,9 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """``auto``: fp32, as PEFT makes adapters, but the model's own type under ZeRO."""
     train_embeddings: bool = False
     train_head: bool = False
+    embeddings_in_place: bool = False
+    """Embeddings and head are trained themselves; PEFT's modules_to_save trains copies of them and
+    keeps the originals."""
     bits: Literal[4, 8] = 4
     """QLoRA: bits of a quantised weight."""
     group: int = 64

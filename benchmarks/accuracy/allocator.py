@@ -3,7 +3,7 @@
 c10/cuda/CUDACachingAllocator.cpp: sizes round to 512 bytes; requests above 1 MiB come from the
 large pool, in segments of 20 MiB below 10 MiB and of the size rounded to 2 MiB above; the smallest
 free block that is large enough is taken, and split if more than 1 MiB remains; neighbours merge
-when freed; no segment goes back to the driver.
+when freed; no segment goes back to the driver before the card is full.
 """
 
 from bisect import bisect_left, insort
@@ -23,15 +23,32 @@ class Block:
     after: "Block | None" = None
 
 
+_Key = tuple[int, int, Block]
+
+
+def _order(item: _Key) -> tuple[int, int]:
+    return item[:2]
+
+
 class CachingAllocator:
-    """Requests and releases of the large pool; small tensors are left out."""
+    """Requests and releases of the large pool; small tensors are left out.
+
+    >>> pool = CachingAllocator()
+    >>> first = pool.request(30 * MIB)
+    >>> pool.release(first)
+    >>> pool.release(pool.request(31 * MIB))  # the 30 MiB that are free do not fit
+    >>> pool.reserved // MIB
+    62
+    """
 
     def __init__(self) -> None:
         self.reserved = 0
         self.allocated = 0
         self.peak_allocated = 0
+        self.stuck_at_peak = 0
+        """Free bytes of segments that are in use elsewhere, when most was allocated."""
         self._next = 0
-        self._free: list[tuple[int, int, Block]] = []
+        self._free: list[_Key] = []
 
     def request(self, size: float) -> Block | None:
         """A block of at least this size; None for what the small pool serves."""
@@ -42,7 +59,11 @@ class CachingAllocator:
         if block.size - wanted > MIB:
             self._split(block, wanted)
         self.allocated += block.size
-        self.peak_allocated = max(self.peak_allocated, self.allocated)
+        if self.allocated > self.peak_allocated:
+            self.peak_allocated = self.allocated
+            self.stuck_at_peak = sum(
+                size for size, _, free in self._free if free.before or free.after
+            )
         return block
 
     def release(self, block: Block | None) -> None:
@@ -51,17 +72,15 @@ class CachingAllocator:
             return
         self.allocated -= block.size
         if block.before is not None and block.before.free:
-            self._merge(block.before, block)
-            block = block.before
-            self._forget(block, block.size)
+            block = self._merge(block.before, block)
         if block.after is not None and block.after.free:
-            self._forget_exact(block.after)
-            self._merge(block, block.after)
+            self._forget(block.after)
+            block = self._merge(block, block.after)
         block.free = True
-        insort(self._free, (block.size, block.address, block), key=lambda item: item[:2])
+        insort(self._free, (block.size, block.address, block), key=_order)
 
     def _take(self, wanted: int) -> Block | None:
-        place = bisect_left(self._free, (wanted, -1), key=lambda item: item[:2])
+        place = bisect_left(self._free, (wanted, -1), key=_order)
         if place == len(self._free):
             return None
         block = self._free.pop(place)[2]
@@ -80,21 +99,17 @@ class CachingAllocator:
         if block.after is not None:
             block.after.before = rest
         block.size, block.after = wanted, rest
-        insort(self._free, (rest.size, rest.address, rest), key=lambda item: item[:2])
+        insort(self._free, (rest.size, rest.address, rest), key=_order)
 
-    def _merge(self, left: Block, right: Block) -> None:
+    def _merge(self, left: Block, right: Block) -> Block:
         if left.free:
-            self._forget_exact(left)
+            self._forget(left)
         left.size += right.size
         left.after = right.after
         if right.after is not None:
             right.after.before = left
+        return left
 
-    def _forget(self, block: Block, size: int) -> None:
-        """Nothing to do: a merged block has left the list before it grew."""
-        del block, size
-
-    def _forget_exact(self, block: Block) -> None:
-        place = bisect_left(self._free, (block.size, block.address), key=lambda item: item[:2])
-        self._free.pop(place)
+    def _forget(self, block: Block) -> None:
+        self._free.pop(bisect_left(self._free, (block.size, block.address), key=_order))
         block.free = False

@@ -4,44 +4,15 @@ A function answers with fields of a workload, and raises NotCounted with a reaso
 lacks something or needs what the planner does not model.
 """
 
-import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.lengths import alpaca, fudan_news
-
-Row = dict[str, str]
-Fields = dict[str, Any]
-
-MODELS: dict[str, Any] = json.loads(Path(__file__).with_name("models.json").read_text("utf-8"))
+from benchmarks.accuracy.mapping import MODELS, Fields, NotCounted, Row, model_of
+from benchmarks.accuracy.vision_mappers import llava, minicpmv
 
 _TENSOR_PARALLEL = "tensor, pipeline or context parallelism"
-
-
-class NotCounted(Exception):  # noqa: N818
-    """Why a row stays out."""
-
-
-def model_of(name: str, seq_len: int = 2048) -> Any:  # noqa: ANN401
-    """A preset's name or the content of a config.json."""
-    entry = MODELS[name]
-    if "model" in entry:
-        return entry["model"]
-    # MPT has the layers of GPT-2 without biases; its position table is as long as the samples.
-    return {
-        "model_type": "gpt2",
-        "n_embd": entry["hidden"],
-        "n_layer": entry["layers"],
-        "n_head": entry["heads"],
-        "n_positions": seq_len,
-        "vocab_size": 50368,
-        "activation_function": "gelu",
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
-    }
 
 
 def qwen(row: Row) -> Fields:
@@ -120,6 +91,8 @@ def swift2(row: Row) -> Fields:
         if "gptq" in method:
             fields["method"] |= {"group": 128, "double_quant": False}
             fields |= {"precision": "fp16_autocast"}
+        else:
+            fields["method"]["keeps_inputs"] = True
     return fields
 
 
@@ -159,7 +132,8 @@ def litgpt(row: Row) -> Fields:
         "sharding": "fsdp" if sharded else "none",
     }
     if method.startswith("qlora"):
-        lora |= {"kind": "qlora", "double_quant": "dq" in method}
+        # bitsandbytes 0.41.1, here and in ms-swift, LLaMA-Factory and Answer.AI's (0.43).
+        lora |= {"kind": "qlora", "double_quant": "dq" in method, "keeps_inputs": True}
         fields["optimizer"] = "adamw"
     if row["precision_optimizer"].startswith("bf16-mixed"):
         lora["adapter_dtype"] = "fp32"
@@ -186,6 +160,7 @@ def fsdp_qlora(row: Row) -> Fields:
         "dropout": 0.1,
         "targets": ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj"],
         "adapter_dtype": "bf16",
+        "keeps_inputs": True,
     }
     return {
         "_model": name,
@@ -209,33 +184,12 @@ def peft_guide(row: Row) -> Fields:
             "dropout": 0.1,
             "targets": "all-linear",
             "adapter_dtype": "bf16",
+            "keeps_inputs": True,
         },
         "seq_len": 2048,
         "sharding": "zero3" if sharding.startswith("zero3") else "fsdp",
         "offload": "optimizer_params" if "offload" in sharding else "none",
     }
-
-
-def minicpmv(row: Row) -> Fields:
-    """MiniCPM-Llama3-V-2.5 with the scripts of the tables' commits."""
-    zero3, lora = row["zero_offload_fsdp"].startswith("zero3"), row["method"].startswith("lora")
-    fields: Fields = {
-        "_model": "minicpm-llama3-v-2.5",
-        "model": model_of("minicpm-llama3-v-2.5"),
-        "sharding": "zero3" if zero3 else "zero2",
-        "offload": "optimizer_params" if zero3 else "none",
-    }
-    if not lora:
-        return fields | {"method": {"kind": "full"}, "towers": "trainable"}
-    method: Fields = {
-        "kind": "lora",
-        "r": 64,
-        "dropout": 0.05,
-        "targets": ["q_proj", "k_proj"],
-        "train_embeddings": True,
-        "train_projector": zero3,
-    }
-    return fields | {"method": method, "towers": "trainable" if zero3 else "frozen"}
 
 
 def lf_wiki(row: Row) -> Fields:
@@ -247,7 +201,12 @@ def lf_wiki(row: Row) -> Fields:
     return {
         "_model": "llama-2-7b",
         "model": model_of("llama-2-7b"),
-        "method": {"kind": "qlora" if qlora else "lora", "r": 8, "targets": "all-linear"},
+        "method": {
+            "kind": "qlora" if qlora else "lora",
+            "r": 8,
+            "targets": "all-linear",
+            "keeps_inputs": True,
+        },
         "seq_len": int(row["seq_len"]),
         "attention": "flash" if row["attn"] == "flash2" else "eager",
         "grad_accum": accum,
@@ -284,53 +243,6 @@ def unsloth_context(row: Row) -> Fields:
         "model": model_of(name),
         "method": {"kind": "qlora", "r": 32, "targets": "all-linear"},
         "seq_len": int(row["seq_len"]),
-    }
-
-
-def llava(row: Row) -> Fields:
-    """LLaVA-1.5: hours of its two stages, and what fits."""
-    size = re.search(r"v1\.5-(7|13)B", row["model"])
-    if not size:
-        raise NotCounted("batch, length or stage not given (LLaVA v1)")
-    if row["tier"] == "C":
-        raise NotCounted("tier C")
-    name = f"llava-1.5-{size[1]}b"
-    fields: Fields = {
-        "_model": name,
-        "model": model_of(name),
-        "sharding": row["zero_offload_fsdp"].split()[0],
-        "gpus_per_node": 4 if "2 nodes" in row["gpu_type"] else 8,
-    }
-    method = row["method"]
-    if method.startswith("projector"):
-        return fields | {"method": "projector", "seq_len": 606, "samples": 558_128}
-    if method.startswith("lora"):
-        lora = {"kind": "lora", "r": 128, "targets": "all-linear", "dropout": 0.05}
-        # "able to fit": some micro batch does, so the smallest must.
-        return fields | {"method": lora, "seq_len": 2048, "micro_batch": 1}
-    fields |= {"method": {"kind": "full"}}
-    if row["tier"] == "OOM":
-        # Without a micro batch the report is about the script's own, 16.
-        return fields | {"seq_len": 2048, "micro_batch": int(float(row["micro_batch"] or 16))}
-    # 16 a card; where none is given the global batch of 128 over 8 cards says the same.
-    lengths = {"mean": 840, "std": 250, "max": 2048}
-    return fields | {"seq_len": lengths, "samples": 665_298, "micro_batch": 16}
-
-
-def mgm(row: Row) -> Fields:
-    """MGM's issue #75: out of memory with the scripts of stage 2."""
-    high = "HD" in row["model"]
-    offload = "offload" in row["zero_offload_fsdp"]
-    return {
-        "_model": "mgm-2b-hd" if high else "mgm-2b",
-        "model": "mgm-2b-hd" if high else "mgm-2b",
-        "method": {"kind": "full"},
-        "seq_len": 4096 if high else 2048,
-        "micro_batch": 4 if high else 8,
-        "sharding": "zero2",
-        "offload": "optimizer" if offload else "none",
-        "reduce_bucket": 2048 * 2048,
-        "gpus_per_node": int(row["gpus"]),
     }
 
 

@@ -87,7 +87,8 @@ def _memory(found: Mapping[str, Any]) -> str:
         ]
         head = (
             f"**{title}**: {group['rows']} rows, MAPE {group['macro_mape']} % averaged over "
-            f"sources ({group['mape']} % over rows)."
+            f"sources ({group['mape']} % over rows); {found['shipped'][title]} % with what the "
+            "planner ships, whose constants have seen the rows."
         )
         heads = ("source", "rows", "MAPE %", "bias %", "from .. to %", "below p95 %")
         blocks.append(head + "\n\n" + _table(heads, rows))

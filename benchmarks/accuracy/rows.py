@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.mappers import MAPPERS, MODELS, NotCounted, mgm
+from benchmarks.accuracy.mappers import MAPPERS
+from benchmarks.accuracy.mapping import MODELS, NotCounted
 from benchmarks.accuracy.sources import SOURCES, Source
+from benchmarks.accuracy.vision_mappers import mgm
 
 TABLE = Path(__file__).with_name("measured_runs.csv")
 TIERS = ("A", "B", "OOM", "BOUND")

@@ -31,11 +31,11 @@ def _asked(one: Answer) -> list[tuple[str, bool, bool]]:
     """What was asked of a row: kind, truth, the planner's word."""
     row = one.row
     if row.tier == "BOUND":
-        return [("bound", row.fits, one.fits())]
+        return [("bound", row.fits, one.fits(one.left_out()))]
     if not row.fits:
-        return [("out of memory", False, one.fits())]
+        return [("out of memory", False, one.fits(one.left_out()))]
     kind = "ran, memory measured" if row.measured_bytes else "ran, time measured"
-    return [(kind, True, one.fits())]
+    return [(kind, True, one.fits(one.left_out()))]
 
 
 def _right(entries: Sequence[tuple[str, bool, bool]]) -> float:

@@ -1,6 +1,6 @@
 """Measures the workloads of the sweep with the dry run, one after the other.
 
-    python benchmarks/verifier/sweep.py [--limit N] [--largest FILE]
+    python benchmarks/verifier/sweep.py [--limit N] [--csv FILE] [--largest FILE]
 
 Rows that are in ``sweep.csv`` already are left out, so that an interrupted sweep goes on. Every
 workload is measured in a process of its own, forked after the imports.
@@ -51,11 +51,11 @@ def identity(workload: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(workload, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def known() -> set[str]:
+def known(path: Path) -> set[str]:
     """Ids that are measured already."""
-    if not CSV.exists():
+    if not path.exists():
         return set()
-    with CSV.open(newline="") as file:
+    with path.open(newline="") as file:
         return {row["id"] for row in csv.DictReader(file)}
 
 
@@ -109,14 +109,15 @@ def main() -> None:
     """Measures what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--limit", type=int, help="measure at most so many")
+    parser.add_argument("--csv", type=Path, default=CSV, help="the file; sweep.csv by default")
     parser.add_argument("--largest", type=Path, help="append the largest tensors as JSON lines")
     words = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    seen = known()
+    seen = known(words.csv)
     todo = [row for row in rows() if identity(row[1]) not in seen][: words.limit]
-    is_new = not CSV.exists()
-    with CSV.open("a", newline="") as file:
+    is_new = not words.csv.exists()
+    with words.csv.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         if is_new:
             writer.writeheader()

@@ -13,6 +13,8 @@ import msgspec
 from hpcjobs.login import spend
 from hpcjobs.run.budget_config import Budget
 from hpcjobs.run.errors import ConfigError
+from hpcjobs.run.experiment import Experiment
+from hpcjobs.run.schema import plain
 from planner.approval import (
     Approval,
     SignedApproval,
@@ -25,6 +27,7 @@ from planner.approval import (
 )
 from planner.errors import PlannerError
 from planner.plan import Ask, Plan
+from planner.plan_hash import config_hash
 from planner.site_budget import SITE_FILE, read_site_budget
 
 _CLOCK_SKEW = dt.timedelta(hours=1)
@@ -84,6 +87,33 @@ def refuse_unapproved(
     if cleared is not None:
         _refuse_too_much(cleared, run)
     return cleared
+
+
+def cleared_submission(
+    experiment: Experiment, plan: Plan | None, run: Path, site_file: Path = SITE_FILE
+) -> Cleared | None:
+    """Checks a submission as it stands; None where the budget asks for nothing.
+
+    Args:
+        experiment: what is about to be submitted.
+        plan: made or taken by ``parallel=auto``; without one the layout is planned as it is.
+        run: the run directory.
+        site_file: the site's rules.
+
+    Raises:
+        ConfigError: see ``refuse_unapproved``.
+        PlannerError: the site's file is wrong, or the experiment cannot be planned.
+    """
+    if not _asks(with_site_rules(experiment.budget, site_file)):
+        return None
+    from hpcjobs.login.plan_question import plan_as_configured
+
+    present = config_hash(plain(experiment))
+    if plan is None or plan.config_hash != present:
+        plan = plan_as_configured(experiment)
+    return refuse_unapproved(
+        experiment.budget, present, plan, plan.ask, run=run, site_file=site_file
+    )
 
 
 def reserve_hours(cleared: Cleared | None, run: Path) -> None:
@@ -161,10 +191,9 @@ def ledger_owners(budget: Budget) -> frozenset[int]:
 def _check(
     budget: Budget, experiment_hash: str, plan: Plan | None, ask: Ask | None, now: dt.datetime
 ) -> Cleared | None:
-    required = budget.approval == "required"
-    limited = budget.gpu_hours_limit is not None or budget.gpu_hours_total is not None
-    if not (required or limited or budget.ledger):
+    if not _asks(budget):
         return None
+    required = budget.approval == "required"
     approver = None
     if budget.plan is not None:
         plan = _read_plan(Path(budget.plan))
@@ -182,6 +211,11 @@ def _check(
             "budget.plan=FILE"
         )
     return Cleared(budget, p95_gpu_hours(plan), plan_hash(plan), approver)
+
+
+def _asks(budget: Budget) -> bool:
+    limits = (budget.gpu_hours_limit, budget.gpu_hours_total, budget.ledger)
+    return budget.approval == "required" or any(limit is not None for limit in limits)
 
 
 def _read_plan(path: Path) -> Plan:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _NO_KEY = re.compile(r"Could not override '([^']+)'")
 # Groups and mappings that are empty until a user adds to them; Hydra wants a plus for that.
-_OPEN_KEYS = ("experiment", "cluster.sbatch", "cluster.env.")
+_OPEN_KEYS = ("experiment", "probe", "cluster.sbatch", "cluster.env.")
 _NO_CHOICE = re.compile(r"Could not find '([^']+)'")
 
 
@@ -176,8 +176,15 @@ def group_choices(group: str) -> list[str]:
 def _absolute(experiment: Experiment, here: Path) -> Experiment:
     """Makes the experiment's paths absolute: a job starts in another directory."""
     model, data, cluster = experiment.model, experiment.data, experiment.cluster
+    budget = experiment.budget
     return replace(
         experiment,
+        budget=replace(
+            budget,
+            plan=budget.plan and absolute(here, budget.plan),
+            ledger=budget.ledger and absolute(here, budget.ledger),
+            approvals=budget.approvals and absolute(here, budget.approvals),
+        ),
         data=replace(data, root=absolute(here, data.root)),
         model=replace(
             model,

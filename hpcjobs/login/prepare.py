@@ -46,6 +46,8 @@ class Job:
     script: str
     plan: "Plan | None" = None
     """Made where ``parallel=auto`` asked for it."""
+    budget: dict[str, Any] | None = None
+    """What the budget was asked for, and who approved it; None where nobody had to."""
 
 
 def plan_job(
@@ -174,7 +176,7 @@ def _launch(job: Job) -> Launch:
         processes_per_node=parallel.gpus_per_node,
         cpus_per_node=cluster.cpus_per_node,
         requeue=cluster.requeue,
-        env=dict(cluster.env),
+        env=cluster.process_env,
         env_file=cluster.env_file,
     )
 
@@ -188,6 +190,7 @@ def _record(job: Job, overrides: Sequence[str], config_dirs: Sequence[Path]) -> 
         "overrides": list(overrides),
         "config_dirs": [str(directory.resolve()) for directory in config_dirs],
         "plan": _plan_record(job),
+        "budget": job.budget,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git_commit(),

@@ -6,11 +6,13 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from hpcjobs.login import door
+from hpcjobs.login.approval import Cleared, cleared_submission, release_hours, reserve_hours
 from hpcjobs.login.compose import compose_planned, group_choices
 from hpcjobs.login.console import make_console
 from hpcjobs.login.figures import figures_of
@@ -81,6 +83,8 @@ def submit(argv: Sequence[str]) -> int:
     if not on_slurm:
         refuse_missing_here(experiment)
     refuse_full_disk(experiment, job.run, figures.trainable)
+    cleared = cleared_submission(experiment, composed.plan, job.run.path)
+    job = replace(job, budget=None if cleared is None else cleared.record())
     if composed.note is not None:
         console.print(composed.note, soft_wrap=True, markup=False)
     where = "Slurm" if on_slurm else "this machine"
@@ -89,7 +93,26 @@ def submit(argv: Sequence[str]) -> int:
         refuse_if_busy(job.run)
         is_new = not job.run.config.exists()
         write_run(job, words.overrides, os.environ, words.config_dir)
-        return _to_slurm(job, console, is_new) if on_slurm else _here(job, console)
+        _reserve(cleared, job, is_new)
+        if not on_slurm:
+            return _here(job, console)
+        try:
+            return _to_slurm(job, console)
+        except SchedulerError:
+            if is_new:  # nothing has run here and nothing will
+                shutil.rmtree(job.run.path)
+                release_hours(cleared, job.run.path)
+            raise
+
+
+def _reserve(cleared: Cleared | None, job: Job, is_new: bool) -> None:
+    """Takes the hours from the project's ledger; another submission may have been faster."""
+    try:
+        reserve_hours(cleared, job.run.path)
+    except ConfigError:
+        if is_new:
+            shutil.rmtree(job.run.path)
+        raise
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -161,13 +184,8 @@ def _dry_run(job: Job, note: str | None) -> int:
     return 0
 
 
-def _to_slurm(job: Job, console: Console, is_new: bool) -> int:
-    try:
-        job_id = submit_to_slurm(job)
-    except SchedulerError:
-        if is_new:  # nothing has run here and nothing will
-            shutil.rmtree(job.run.path)
-        raise
+def _to_slurm(job: Job, console: Console) -> int:
+    job_id = submit_to_slurm(job)
     run = job.run
     next_attempt = max(run.attempt_numbers(), default=0) + 1
     console.print(f"submitted as Slurm job [bold]{job_id}[/]")

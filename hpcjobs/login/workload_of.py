@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.login.sample_facts import SampleFacts, sample_facts
+from hpcjobs.run.cluster_config import ALLOCATOR_VARIABLES
 from hpcjobs.run.errors import ConfigError
 from hpcjobs.run.experiment import Experiment, Method
 from hpcjobs.run.schema import plain
@@ -217,5 +218,5 @@ def _logit_share(experiment: Experiment, images: float) -> float:
 
 
 def _has_expandable_segments(experiment: Experiment) -> bool:
-    words = [experiment.cluster.env.get(f"PYTORCH_{name}ALLOC_CONF", "") for name in ("CUDA_", "")]
-    return any("expandable_segments:True" in word for word in words)
+    words = experiment.cluster.process_env
+    return any("expandable_segments:True" in words.get(name, "") for name in ALLOCATOR_VARIABLES)

@@ -10,6 +10,7 @@ from hpcjobs.run.errors import ConfigError
 _TIME = re.compile(r"(?:(\d+)-(\d+)(?::(\d+))?(?::(\d+))?|(\d+)(?::(\d+))?(?::(\d+))?)")
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 
 # Options that the renderer writes itself, or that would change what the broker relies on.
@@ -76,6 +77,16 @@ class Cluster:
     def time_s(self) -> int:
         """The wall-clock limit in seconds."""
         return slurm_time_s(str(self.time))
+
+    @property
+    def process_env(self) -> dict[str, str]:
+        """Variables of every training process: ``env``, and an allocator that can grow a segment.
+
+        Samples differ in length, and fixed segments would fragment: the planner counts on this.
+        """
+        if any(name in self.env for name in ALLOCATOR_VARIABLES):
+            return dict(self.env)
+        return {**self.env, ALLOCATOR_VARIABLES[0]: "expandable_segments:True"}
 
 
 def slurm_time_s(text: str) -> int:

@@ -10,6 +10,7 @@ from planner.errors import PlannerError
 from planner.read_workload import read_workload
 from planner.workload import Workload
 
+_ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 _PROJECTIONS = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn"),
     **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
@@ -131,5 +132,6 @@ def _targets(pattern: str) -> Sequence[str]:
 
 
 def _has_expandable_segments(env: Mapping[str, str]) -> bool:
-    words = [env.get(f"PYTORCH_{name}ALLOC_CONF", "") for name in ("CUDA_", "")]
-    return any("expandable_segments:True" in word for word in words)
+    """They are on unless the configuration sets the allocator itself."""
+    words = [env[name] for name in _ALLOCATOR_VARIABLES if name in env]
+    return not words or any("expandable_segments:True" in word for word in words)

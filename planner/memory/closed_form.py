@@ -10,7 +10,8 @@ from planner.memory.allocated import Allocated
 from planner.memory.language import language_of
 from planner.memory.lengths import longest_of
 from planner.memory.parts import Parts, joined
-from planner.memory.sharding import Sharded, sharded_of
+from planner.memory.sharded import Sharded
+from planner.memory.sharding import sharded_of
 from planner.memory.specs import Kernels
 from planner.memory.trained import trained_of
 from planner.memory.vision import vision_of
@@ -30,7 +31,7 @@ def allocated_of(
     trained = trained_of(architecture, workload)
     sharded = sharded_of(architecture, workload, layout, trained, kernels)
     length = longest_of(workload, layout)
-    vision = vision_of(architecture, workload, layout, kernels)
+    vision = vision_of(architecture, workload, layout)
     language = language_of(architecture, workload, layout, length, trained, sharded, kernels)
     moving: dict[str, Parts] = {}
     if architecture.towers:

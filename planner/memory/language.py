@@ -10,7 +10,7 @@ from planner.memory.dtypes import weight_bytes
 from planner.memory.logits import logits_of
 from planner.memory.parts import Parts, joined
 from planner.memory.reduction import Reduction, reduction_of
-from planner.memory.sharding import Sharded, layer_parameters
+from planner.memory.sharded import Sharded, layer_parameters
 from planner.memory.specs import Kernels
 from planner.memory.stack import Stack, stack_of
 from planner.memory.trained import Trained

@@ -7,19 +7,16 @@ held here.
 from dataclasses import dataclass
 from typing import Literal
 
+from planner.memory.attention import attention, eager_attention, rotary
 from planner.memory.ops import (
     Matrix,
     adapted,
     add,
-    attention,
-    cast,
-    eager_attention,
     elementwise,
     keeps_result,
     layer_norm,
     mul,
     rms_norm,
-    rotary,
     scaled,
     weighted,
 )
@@ -235,8 +232,3 @@ def _gelu_new(tape: Tape, x: Value) -> Value:
     del cube
     inner = scaled(tape, keeps_result(tape, inner))
     return mul(tape, half, inner)
-
-
-def upcast(tape: Tape, x: Value) -> Value:
-    """To fp32."""
-    return cast(tape, x, 4)

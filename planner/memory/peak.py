@@ -4,13 +4,12 @@ import numpy as np
 
 from planner.architecture import Architecture
 from planner.layout import Layout, Quantity
-from planner.memory.allocated import Allocated
 from planner.memory.closed_form import allocated_of
 from planner.memory.host import checkpoint_bytes, host_bytes
-from planner.memory.overhead import Overhead, overhead_of
+from planner.memory.overhead import added_of, overhead_of, p95_of
 from planner.memory.trained import trained_of
 from planner.prediction import Memory
-from planner.workload import MemoryMetric, Workload
+from planner.workload import Workload
 
 
 def memory_of(architecture: Architecture, workload: Workload, layout: Layout) -> Memory:
@@ -35,27 +34,6 @@ def memory_of(architecture: Architecture, workload: Workload, layout: Layout) ->
         host_bytes=host_bytes(architecture, workload, layout, trained) + zero,
         checkpoint_bytes=checkpoint_bytes(workload, trained) + zero,
     )
-
-
-def added_of(overhead: Overhead, metric: MemoryMetric) -> dict[str, Quantity]:
-    """What a metric counts beside live tensors, at the median."""
-    if metric == "allocated":
-        return {}
-    reserved = {"slack": overhead.slack_p50_bytes}
-    if metric == "reserved":
-        return reserved
-    return {**reserved, "context": overhead.context_bytes, "nccl": overhead.nccl_bytes}
-
-
-def p95_of(allocated: Allocated, overhead: Overhead, metric: MemoryMetric) -> Quantity:
-    """Everything at the median times the spread, and the slack at its own p95.
-
-    Where the slack's tail is the larger one, it decides alone.
-    """
-    added = added_of(overhead, metric)
-    median = allocated.peak_bytes + sum(added.values())
-    tail = overhead.slack_p95_bytes - overhead.slack_p50_bytes if "slack" in added else 0.0
-    return median + np.hypot((overhead.spread - 1.0) * median, tail)
 
 
 def _present(components: dict[str, Quantity]) -> dict[str, Quantity]:

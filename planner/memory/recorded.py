@@ -8,7 +8,7 @@ import numpy as np
 
 from planner.layout import Quantity
 from planner.memory.layers import LayerSpec, layer
-from planner.memory.tape import TOKEN, Size, Tape, Value, fields
+from planner.memory.tape import TOKEN, Size, Storage, Tape, Value, fields
 
 Heights = tuple[tuple[int, int, int], ...]
 """Heights of live bytes, of which any may be the highest: fixed, a token, a pair of tokens."""
@@ -109,33 +109,14 @@ def record(
 ) -> Recorded:
     """Runs a program forward and backward on a tape."""
     tape = Tape(keep_gradients=keep, in_place=in_place)
-    x = tape.value(elements, width, grad=with_gradient)
+    inputs = [tape.value(elements, width, grad=with_gradient)]
     base = tape.live
-    if checkpointed:
-        with tape.no_grad():
-            out = program(tape, x)
-        saved = tape.live - base
-        size = out.elements * out.width
-        del out
-        forward = pruned(tape.marks, base)
-        tape.marks.clear()
-        grad = tape.new(size)
-        out = program(tape, x)
-        del x
-    else:
-        out = program(tape, x)
-        del x
-        size = out.elements * out.width
-        saved = max(tape.live - base, 0) if _above(tape.live, base) else 0
-        forward = pruned(tape.marks, base)
-        tape.marks.clear()
-        grad = tape.new(size)
+    out, saved, forward, waiting = _forward(program, tape, inputs, checkpointed=checkpointed)
     node = out.node
     del out
     if node is not None:
-        last = tape.backward(node, grad)
+        last = tape.backward(node, waiting.pop())
         del last
-    del grad
     if not tape.hooks:
         tape.before_hooks, tape.marks = tape.marks, set()
     hooks = ((elements, live) for elements, live in tape.hooks if _above(live, base))
@@ -147,3 +128,33 @@ def record(
         after=pruned(tape.marks, base),
         hooks=tuple((elements, fields(live - base)) for elements, live in hooks),
     )
+
+
+def _forward(
+    program: Program, tape: Tape, inputs: list[Value], *, checkpointed: bool
+) -> tuple[Value, Size, Heights, list[Storage]]:
+    """Runs the forward; with checkpointing once without a graph, and once more to differentiate.
+
+    Lists hand values over: who takes them out is the only one that holds them.
+
+    Returns:
+        The output, what is kept for the backward, the forward's heights, and the gradient that
+        comes from above.
+    """
+    base, x = tape.live, inputs.pop()
+    if not checkpointed:
+        out = program(tape, x)
+        del x
+        saved = tape.live - base if _above(tape.live, base) else 0
+        forward = pruned(tape.marks, base)
+        tape.marks.clear()
+        return out, saved, forward, [tape.new(out.elements * out.width)]
+    with tape.no_grad():
+        out = program(tape, x)
+    saved = tape.live - base
+    size = out.elements * out.width
+    del out
+    forward = pruned(tape.marks, base)
+    tape.marks.clear()
+    waiting = [tape.new(size)]
+    return program(tape, x), saved, forward, waiting

@@ -77,17 +77,18 @@ def _spec(
     adapted: frozenset[Linear],
     kernels: Kernels,
 ) -> LayerSpec:
+    attends = _attention_linears(group, tower)
     matrices = [
         (
-            is_attention(group.linears, index),
+            index < attends,
             linear,
             _matrix(linear, tower, workload, full, adapted),
         )
         for index, linear in enumerate(group.linears)
     ]
-    routed = tuple(m for attends, linear, m in matrices if not attends and linear.copies > 1)
+    routed = tuple(m for inside, linear, m in matrices if not inside and linear.copies > 1)
     plain = tuple(
-        m for attends, linear, m in matrices if not attends and linear.copies == 1 and m.outputs > 1
+        m for inside, linear, m in matrices if not inside and linear.copies == 1 and m.outputs > 1
     )
     active = max((linear.active for linear in group.linears if linear.copies > 1), default=0.0)
     return LayerSpec(
@@ -96,8 +97,8 @@ def _spec(
         kv_heads=tower.kv_heads,
         head_dim=tower.head_dim,
         width=stream_bytes(workload),
-        attention=tuple(m for attends, _, m in matrices if attends),
-        mlp=plain,
+        attention=tuple(m for inside, _, m in matrices if inside),
+        mlp=plain[-_mlp_linears(tower, plain) :],
         experts=routed,
         active=int(active),
         gated=tower.gated,
@@ -114,6 +115,19 @@ def _spec(
         cuda=kernels == "cuda",
         softcap=is_softcapped(tower),
     )
+
+
+def _attention_linears(group: LayerGroup, tower: Tower) -> int:
+    """How many of a layer's linears make its attention; they come first."""
+    named = sum(is_attention(group.linears, index) for index in range(len(group.linears)))
+    if named:
+        return named
+    return 2 if group.linears[0].outputs > tower.heads * tower.head_dim else 4
+
+
+def _mlp_linears(tower: Tower, plain: tuple[Matrix, ...]) -> int:
+    """How many make the perceptron; a Q-Former's cross-attention stands before them."""
+    return 3 if tower.gated and len(plain) > 2 else 2
 
 
 def is_softcapped(tower: Tower) -> bool:

@@ -9,7 +9,7 @@ from planner.architecture import Architecture, Tower
 from planner.layout import Layout, Quantity
 from planner.memory.dtypes import compute_bytes
 from planner.memory.recorded import bytes_of, highest, recorded_layer
-from planner.memory.specs import Kernels, encoder_specs
+from planner.memory.specs import encoder_specs
 from planner.workload import Workload
 
 
@@ -33,17 +33,14 @@ def images_of(architecture: Architecture, workload: Workload, layout: Layout) ->
     return np.ceil(share * layout.micro_batch) if share else 0.0 * layout.micro_batch
 
 
-def vision_of(
-    architecture: Architecture, workload: Workload, layout: Layout, kernels: Kernels = "cuda"
-) -> Vision:
+def vision_of(architecture: Architecture, workload: Workload, layout: Layout) -> Vision:
     """Sums the towers one after the other, and the projector behind them."""
-    tracked = kernels == "cpu" and _tracked(architecture, workload)
     images = images_of(architecture, workload, layout)
     store: Quantity = 0.0 * images
     forward: Quantity = 0.0 * images
     backward: Quantity = 0.0 * images
     for tower in architecture.towers:
-        one = _tower(tower, workload, images, tracked=tracked)
+        one = _tower(tower, workload, images)
         forward = np.maximum(forward, store + one.forward)
         backward = np.maximum(backward, store + one.backward)
         store = store + one.store
@@ -54,21 +51,7 @@ def vision_of(
     return Vision(store, forward, np.maximum(backward, store))
 
 
-def _tracked(architecture: Architecture, workload: Workload) -> bool:
-    """Whether a frozen tower keeps activations all the same, in transformers 5 with PEFT.
-
-    Checkpointing needs an input with a gradient; ``enable_input_require_grads`` marks the output
-    of every embedding, the tower's too. Trainers that run the tower under ``no_grad`` are free of
-    it, and so are older versions.
-    """
-    adapted = workload.method.kind in ("lora", "qlora")
-    ours = architecture.family == "mgm"
-    return (
-        adapted and not ours and workload.towers == "frozen" and workload.grad_ckpt.language_model
-    )
-
-
-def _tower(tower: Tower, workload: Workload, images: Quantity, *, tracked: bool) -> Vision:
+def _tower(tower: Tower, workload: Workload, images: Quantity) -> Vision:
     width = compute_bytes(workload)
     if tower.kind == "convnext":
         peak = convnext_bytes(tower, width)[1]
@@ -76,8 +59,8 @@ def _tower(tower: Tower, workload: Workload, images: Quantity, *, tracked: bool)
     tokens = images * float(max(tower.tokens, 1))
     pairs = tokens * float(tower.window or max(tower.tokens, 1))
     tokens, pairs = tokens + 0.0, pairs + 0.0
-    frozen = workload.towers == "frozen" and not tracked
-    checkpointed = frozen or (workload.grad_ckpt.towers and not tracked)
+    frozen = workload.towers == "frozen"
+    checkpointed = frozen or workload.grad_ckpt.towers
     heights = recorded_layer(encoder_specs(tower, workload)[0][1], checkpointed)
     layers = float(tower.layers)
     out = tokens * tower.hidden * width

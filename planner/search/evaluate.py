@@ -1,5 +1,6 @@
 """Memory, time and cost of every candidate, a group of like candidates at a time."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Values = NDArray[np.float64]
 NO_CALIBRATION = "none: the planner's own constants"
+_NO_STEP = StepTime(*[math.nan] * 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +162,7 @@ class Evaluator:
 
     def group(self, offer: CardOffer, option: Option, layout: Layout) -> Group:
         """Evaluates all layouts of one offer and option."""
-        card = card_of(offer.gpu)
-        workload = structs.replace(option.applied(self.workload), gpu=card.name)
-        key = _key(layout)
+        card, workload, key = self._given(offer, option, layout)
         memory = self._memory(workload, card, option, layout, key)
         step = self._step(workload, card, option, layout, key)
         words = NO_CALIBRATION
@@ -180,10 +180,29 @@ class Evaluator:
         return Group(offer, card, option, layout, memory, step, hours, cost, words)
 
     def grid(self, offer: CardOffer, option: Option, layout: Layout) -> Group:
-        """Evaluates a group and keeps it for ``candidate``."""
+        """Evaluates a group and keeps it for ``candidate``.
+
+        Where nothing fits, the time is left out: nobody asks for it.
+        """
+        card, workload, key = self._given(offer, option, layout)
+        if self.calibration is None:
+            memory = self._memory(workload, card, option, layout, key)
+            if np.min(memory.process_p95_bytes) > card.usable_bytes:
+                found = Group(
+                    offer, card, option, layout, memory, _NO_STEP, None, None, NO_CALIBRATION
+                )
+                self._grid[offer, option] = found
+                return found
         found = self.group(offer, option, layout)
         self._grid[offer, option] = found
         return found
+
+    def _given(
+        self, offer: CardOffer, option: Option, layout: Layout
+    ) -> tuple[Card, Workload, bytes]:
+        card = card_of(offer.gpu)
+        workload = structs.replace(option.applied(self.workload), gpu=card.name)
+        return card, workload, _key(layout)
 
     def candidate(self, candidate: Candidate, global_batch: int) -> Group:
         """Finds a candidate in the grid, or evaluates one that the grid does not have."""

@@ -16,6 +16,7 @@ from planner.search.grid import grid_of
 from planner.search.limits import Limits
 from planner.search.options import options_of
 from planner.search.table import Table, order_of, table_of, within
+from planner.search.unlock import EXPANDABLE
 from planner.workload import Lengths, Workload
 
 _SHOWN = 3
@@ -91,6 +92,9 @@ def _remedies(ask: Ask, table: Table, limits: Limits) -> Iterator[Remedy]:
     """From the cheapest change to the dearest."""
     if np.any(table.fits):
         yield from _more_time_or_money(ask, table)
+    if not ask.workload.expandable_segments:
+        grown = structs.replace(ask.workload, expandable_segments=True)
+        yield Remedy(EXPANDABLE, replace(ask, workload=grown))
     if not set(ask.losses) & {"chunked", "fused"}:
         yield Remedy("chunked cross-entropy", replace(ask, losses=("chunked",)))
     if True not in ask.grad_ckpt:

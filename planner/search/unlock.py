@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from msgspec import structs
+
 from planner.cards import card_of
 from planner.plan import Ask, CardOffer, Unlock
 from planner.search.candidate import LOSS_NAMES, OFFLOAD_NAMES, Candidate
@@ -10,6 +12,9 @@ from planner.search.evaluate import Evaluator, Group
 from planner.search.explain import ratio_of
 from planner.search.options import stage_name
 from planner.search.table import TIE
+
+EXPANDABLE = "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
+"""In the job's environment: less fragmentation where lengths vary."""
 
 
 def unlock_of(ask: Ask, evaluator: Evaluator, chosen: Candidate) -> Unlock | None:
@@ -23,8 +28,7 @@ def unlock_of(ask: Ask, evaluator: Evaluator, chosen: Candidate) -> Unlock | Non
         before = evaluator.candidate(wanted, ask.global_batch)
         if before.excess_bytes[0] <= 0:
             continue
-        for change, candidate in changes(ask, wanted):
-            after = evaluator.candidate(candidate, ask.global_batch)
+        for change, after in _changed(ask, evaluator, wanted):
             if after.excess_bytes[0] <= 0:
                 ratio = ratio_of(ask, best, after)
                 found.append((ratio, _unlock(ask, change, name, before, after, ratio)))
@@ -32,6 +36,18 @@ def unlock_of(ask: Ask, evaluator: Evaluator, chosen: Candidate) -> Unlock | Non
     return next((unlock for ratio, unlock in found if ratio < 1 - TIE), None) or (
         found[0][1] if found else None
     )
+
+
+def _changed(ask: Ask, evaluator: Evaluator, wanted: Candidate) -> Iterator[tuple[str, Group]]:
+    """What an option takes after each change, from the cheapest change to the dearest.
+
+    Segments that grow in place cost nothing at all: they are one variable of the environment.
+    """
+    if not evaluator.workload.expandable_segments:
+        grown = structs.replace(evaluator.workload, expandable_segments=True)
+        yield EXPANDABLE, evaluator.with_workload(grown).candidate(wanted, ask.global_batch)
+    for change, candidate in changes(ask, wanted):
+        yield change, evaluator.candidate(candidate, ask.global_batch)
 
 
 def _next_options(ask: Ask, chosen: Candidate) -> Iterator[tuple[str, Candidate]]:

@@ -315,7 +315,7 @@ def test_a_project_has_rules_of_its_own(place):
         (lambda path: shutil.chown(path, SUBMITTER), "must be a file of root"),
         (lambda path: path.chmod(0o666), "must be a file of root"),
         (lambda path: (path.rename(f"{path}.x"), path.symlink_to(f"{path}.x")), "cannot read"),
-        (lambda path: path.write_text('{"aproval": "none"}'), "aproval"),
+        (lambda path: path.write_text('{"consent": "none"}'), "consent"),
         (lambda path: path.write_text("nonsense"), "administrator"),
     ],
 )

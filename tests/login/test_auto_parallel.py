@@ -20,7 +20,7 @@ from planner.plan_file import read_plan, write_plan
 from planner.plan_hash import config_hash
 
 LORA, DEMO, AUTO = "+experiment=mgm_lora", "+experiment=mgm_lora_demo", "parallel=auto"
-A100 = "cluster.gpu_type=a100-80gb"
+H200 = "cluster.gpu_type=h200"
 
 
 def composed(tmp_path, *words):
@@ -28,7 +28,7 @@ def composed(tmp_path, *words):
 
 
 def test_the_choice_becomes_the_experiment(tmp_path):
-    done = composed(tmp_path, LORA, AUTO, A100, "planner.deadline_hours=20")
+    done = composed(tmp_path, LORA, AUTO, H200, "planner.deadline_hours=20")
     chosen, parallel = done.plan.chosen, done.experiment.parallel
     assert (parallel.nodes, parallel.gpus_per_node) == (chosen.nodes, chosen.gpus_per_node)
     assert f"zero{parallel.zero_stage}" == chosen.sharding
@@ -45,11 +45,11 @@ def test_the_choice_becomes_the_experiment(tmp_path):
 
 def test_a_run_that_takes_longer_than_the_limit_is_requeued_there(tmp_path):
     done = composed(
-        tmp_path, LORA, AUTO, A100, "planner.max_gpus=1", "planner.time_limit='2:00:00'"
+        tmp_path, LORA, AUTO, H200, "planner.max_gpus=1", "planner.time_limit='2:00:00'"
     )
     assert done.plan.chosen.prediction.hours.hours_p95 > 2
     assert done.experiment.cluster.time == "2:00:00"
-    whole = composed(tmp_path, LORA, AUTO, A100, "planner.max_gpus=1", "cluster.requeue=false")
+    whole = composed(tmp_path, LORA, AUTO, H200, "planner.max_gpus=1", "cluster.requeue=false")
     assert whole.experiment.cluster.time_s > 3600 * whole.plan.chosen.prediction.hours.hours_p95
 
 
@@ -68,7 +68,7 @@ def test_a_run_that_takes_longer_than_the_limit_is_requeued_there(tmp_path):
     ],
 )
 def test_what_is_typed_stays(word, value, tmp_path):
-    done = composed(tmp_path, LORA, AUTO, A100, "planner.max_gpus=16", word)
+    done = composed(tmp_path, LORA, AUTO, H200, "planner.max_gpus=16", word)
     assert value(done.experiment)
     batch = done.experiment.parallel
     assert batch.micro_batch * done.experiment.grad_accum * batch.world_size == 128
@@ -80,7 +80,7 @@ def test_an_experiment_of_ones_own_may_fix_values_beside_auto(tmp_path):
     (own / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /parallel: auto\nparallel:\n  micro_batch: 2\n"
     )
-    words = ["+experiment=mine", A100, "planner.samples=10000"]
+    words = ["+experiment=mine", H200, "planner.samples=10000"]
     done = compose_planned(words, [own.parent], tmp_path)
     assert done.experiment.parallel.micro_batch == 2
     assert done.plan.chosen.micro_batch == 2
@@ -89,7 +89,7 @@ def test_an_experiment_of_ones_own_may_fix_values_beside_auto(tmp_path):
 def test_the_cards_of_the_choice_bring_their_partition(tmp_path):
     cards = (
         "planner.cards=[{gpu: L40S, max_gpus: 4, price: 9, partition: dear, gpu_type: l40s},"
-        "{gpu: A100-SXM4-80GB, max_gpus: 4, price: 1, partition: cheap, gpu_type: a100}]"
+        "{gpu: H200-SXM, max_gpus: 4, price: 1, partition: cheap, gpu_type: a100}]"
     )
     cluster = composed(tmp_path, LORA, AUTO, cards).experiment.cluster
     assert (cluster.partition, cluster.gpu_type) == ("cheap", "a100")
@@ -98,16 +98,16 @@ def test_the_cards_of_the_choice_bring_their_partition(tmp_path):
 
 
 def test_the_plan_of_the_command_and_of_the_submission_are_of_one_experiment(tmp_path):
-    done = composed(tmp_path, LORA, AUTO, A100)
+    done = composed(tmp_path, LORA, AUTO, H200)
     assert done.plan.config_hash == config_hash(plain(done.experiment))
 
 
 def test_plans_and_submissions_of_one_experiment_have_one_hash(tmp_path):
-    searched = plan_of(composed(tmp_path, LORA, A100))
-    automatic = composed(tmp_path, LORA, AUTO, A100)
+    searched = plan_of(composed(tmp_path, LORA, H200))
+    automatic = composed(tmp_path, LORA, AUTO, H200)
     assert searched.config_hash == automatic.plan.config_hash
-    kept = plan_of(composed(tmp_path, LORA, A100, "planner.keep_layout=true"))
-    plainly = composed(tmp_path, LORA, A100).experiment
+    kept = plan_of(composed(tmp_path, LORA, H200, "planner.keep_layout=true"))
+    plainly = composed(tmp_path, LORA, H200).experiment
     assert kept.config_hash == config_hash(plain(plainly))
     assert kept.config_hash == plan_as_configured(plainly).config_hash
     assert kept.config_hash != searched.config_hash
@@ -115,31 +115,31 @@ def test_plans_and_submissions_of_one_experiment_have_one_hash(tmp_path):
 
 def test_a_plan_that_was_approved_is_taken_as_it_is(tmp_path):
     path = tmp_path / "plan.json"
-    approved = plan_of(composed(tmp_path, LORA, A100, "planner.deadline_hours=20"))
+    approved = plan_of(composed(tmp_path, LORA, H200, "planner.deadline_hours=20"))
     write_plan(approved, path)
-    words = [LORA, AUTO, A100, f"budget.plan={path}"]
+    words = [LORA, AUTO, H200, f"budget.plan={path}"]
     done = composed(tmp_path, *words)
-    assert composed(tmp_path, LORA, AUTO, A100).plan.chosen != approved.chosen
+    assert composed(tmp_path, LORA, AUTO, H200).plan.chosen != approved.chosen
     assert done.plan == approved or done.plan.config_hash == approved.config_hash
     assert config_hash(plain(done.experiment)) == approved.config_hash
     assert f"as planned in {path}" in done.note
-    with pytest.raises(ConfigError, match="chose A100-SXM4-80GB, which is not among the cards"):
+    with pytest.raises(ConfigError, match="chose H200-SXM, which is not among the cards"):
         composed(tmp_path, LORA, AUTO, "cluster.gpu_type=l40s", f"budget.plan={path}")
     with pytest.raises(PlannerError, match="cannot read"):
-        composed(tmp_path, LORA, AUTO, A100, "budget.plan=missing.json")
+        composed(tmp_path, LORA, AUTO, H200, "budget.plan=missing.json")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ([LORA, AUTO, "cluster=local"], "parallel=auto needs to know the cards, and this machine has"),
-        ([LORA, AUTO, A100, "parallel.micro_batch=3"], "the nearest that can are 126 and 129"),
-        ([LORA, AUTO, A100, "parallel.micro_batch=two"], "parallel.micro_batch must be an integer"),
-        ([LORA, AUTO, A100, "planner.deadline_hours=0.1"], "the deadline of 0.1 h cannot be met"),
-        ([LORA, AUTO, A100, "planner.offloads=[optimizer]"], "ZeRO 0 to 2 without offload"),
-        ([LORA, AUTO, A100, "planner.objective=best"], "planner.objective must be one of"),
+        ([LORA, AUTO, H200, "parallel.micro_batch=3"], "the nearest that can are 126 and 129"),
+        ([LORA, AUTO, H200, "parallel.micro_batch=two"], "parallel.micro_batch must be an integer"),
+        ([LORA, AUTO, H200, "planner.deadline_hours=0.1"], "the deadline of 0.1 h cannot be met"),
+        ([LORA, AUTO, H200, "planner.offloads=[optimizer]"], "ZeRO 0 to 2 without offload"),
+        ([LORA, AUTO, H200, "planner.objective=best"], "planner.objective must be one of"),
         ([LORA, AUTO, "cluster.gpu_type=b52"], "no card is called 'b52'"),
-        ([LORA, AUTO, A100, "planner.prices=/nowhere.csv"], "cannot read the price table"),
+        ([LORA, AUTO, H200, "planner.prices=/nowhere.csv"], "cannot read the price table"),
         ([LORA, AUTO, "cluster.gpu_type=rtx-4090", "method=full", "planner.max_gpus=1"],
          "no configuration fits into memory"),
     ],
@@ -153,7 +153,7 @@ def test_what_cannot_be_planned_is_one_line(words, said, tmp_path, monkeypatch):
 
 
 def test_the_planner_stays_within_what_the_trainer_knows(tmp_path):
-    words = [LORA, AUTO, A100, "planner.shardings=[zero2,zero3]"]
+    words = [LORA, AUTO, H200, "planner.shardings=[zero2,zero3]"]
     assert composed(tmp_path, *words).experiment.parallel.zero_stage == 2
 
 
@@ -167,10 +167,10 @@ def test_a_cpu_gets_one_process_and_a_line_that_says_so(tmp_path, monkeypatch):
 
 
 def test_the_cards_of_this_machine_are_planned_for(tmp_path, monkeypatch):
-    found = [CardEntry(gpu="NVIDIA A100-SXM4-80GB", gpus_per_node=2, max_gpus=2)]
+    found = [CardEntry(gpu="NVIDIA H200", gpus_per_node=2, max_gpus=2)]
     monkeypatch.setattr(auto_parallel, "cards_here", lambda: found)
     done = composed(tmp_path, LORA, AUTO, "cluster=local")
-    assert done.plan.chosen.gpu == "A100-SXM4-80GB"
+    assert done.plan.chosen.gpu == "H200-SXM"
     assert done.experiment.parallel.world_size <= 2
 
 
@@ -182,7 +182,7 @@ def submitted(tmp_path, *words):
 
 
 def test_the_plan_is_written_into_the_run_and_its_record(tmp_path):
-    job = submitted(tmp_path, LORA, AUTO, A100, "run_dir=run")
+    job = submitted(tmp_path, LORA, AUTO, H200, "run_dir=run")
     plan = read_plan(job.run.plan)
     record = read_json(job.run.record)["plan"]
     assert record["config_hash"] == plan.config_hash
@@ -192,9 +192,9 @@ def test_the_plan_is_written_into_the_run_and_its_record(tmp_path):
 
 
 def test_a_run_goes_on_as_it_began_whatever_the_planner_would_say_now(tmp_path):
-    first = submitted(tmp_path, LORA, AUTO, A100, "run_dir=run", "planner.max_gpus=2")
+    first = submitted(tmp_path, LORA, AUTO, H200, "run_dir=run", "planner.max_gpus=2")
     before = first.run.plan.read_bytes()
-    done = composed(tmp_path, LORA, AUTO, A100, "run_dir=run", "planner.objective=fastest",
+    done = composed(tmp_path, LORA, AUTO, H200, "run_dir=run", "planner.objective=fastest",
                     "planner.max_gpus=8")  # fmt: skip
     assert done.plan is None
     assert done.experiment.parallel == first.experiment.parallel
@@ -207,13 +207,13 @@ def test_a_run_goes_on_as_it_began_whatever_the_planner_would_say_now(tmp_path):
 
 
 def test_a_value_that_is_typed_when_a_run_goes_on_is_compared_with_the_runs_own(tmp_path):
-    first = submitted(tmp_path, LORA, AUTO, A100, "run_dir=run", "parallel.micro_batch=1")
-    words = [LORA, AUTO, A100, "run_dir=run", "parallel.zero_stage=2"]
+    first = submitted(tmp_path, LORA, AUTO, H200, "run_dir=run", "parallel.micro_batch=1")
+    words = [LORA, AUTO, H200, "run_dir=run", "parallel.zero_stage=2"]
     assert first.experiment.parallel.zero_stage != 2
     done = composed(tmp_path, *words)
     with pytest.raises(ConfigError, match=r"holds a run with parallel\.zero_stage="):
         refuse_other_run(first.run, done.experiment)
-    longer = composed(tmp_path, LORA, AUTO, A100, "run_dir=run", "cluster.time='9:00:00'")
+    longer = composed(tmp_path, LORA, AUTO, H200, "run_dir=run", "cluster.time='9:00:00'")
     assert longer.experiment.cluster.time == "9:00:00"
     refuse_other_run(first.run, longer.experiment)
 
@@ -225,13 +225,13 @@ def test_without_auto_nothing_is_planned(tmp_path):
 
 
 def test_a_dry_run_shows_the_script_of_the_choice(tmp_path):
-    words = [LORA, AUTO, A100, "dry_run=true", "planner.deadline_hours=20"]
+    words = [LORA, AUTO, H200, "dry_run=true", "planner.deadline_hours=20"]
     shown = subprocess.run(
         [sys.executable, "-m", "hpcjobs.submit", *words], cwd=tmp_path, capture_output=True,
         text=True, check=True,
     )  # fmt: skip
     assert "parallel=auto: " in shown.stderr
-    assert "#SBATCH --gpus-per-node=a100-80gb:" in shown.stdout
+    assert "#SBATCH --gpus-per-node=h200:" in shown.stdout
     assert "#SBATCH --mem=" in shown.stdout
     assert list(tmp_path.iterdir()) == []
 

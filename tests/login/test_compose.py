@@ -17,7 +17,7 @@ def test_every_experiment_that_ships_composes(name, tmp_path):
 @pytest.mark.parametrize("group", ["model", "data", "method", "parallel", "train", "cluster"])
 def test_every_choice_of_every_group_is_valid(group, tmp_path):
     for choice in group_choices(group):
-        words = [f"{group}={choice}", "train.global_batch=8", "cluster.gpu_type=a100-80gb"]
+        words = [f"{group}={choice}", "train.global_batch=8", "cluster.gpu_type=h200"]
         compose_experiment(words, here=tmp_path)
 
 

@@ -10,6 +10,8 @@ import pytest
 from planner.plan_file import read_plan
 
 LORA = "+experiment=mgm_lora"
+H200 = "cluster.gpu_type=h200"
+"""The largest card: what fits on it does not hang on a constant."""
 
 
 def planner(tmp_path, *words):
@@ -29,35 +31,35 @@ def test_a_plan_is_printed_and_nothing_is_written(tmp_path):
 
 
 def test_the_command_that_is_printed_submits_the_choice(tmp_path):
-    answer = planner(tmp_path, LORA, "cluster.gpu_type=l40s", "plan=plan.json")
+    answer = planner(tmp_path, LORA, H200, "plan=plan.json")
     words = shlex.split(answer.stdout.splitlines()[-1].partition(": ")[2])
     assert words[:3] == ["python", "-m", "hpcjobs.submit"]
     shown = subprocess.run(
         [sys.executable, *words[1:], "dry_run=true"], cwd=tmp_path, capture_output=True, text=True
     )
     gpus = read_plan(tmp_path / "plan.json").chosen.gpus_per_node
-    assert f"--gpus-per-node=l40s:{gpus}" in shown.stdout
+    assert f"--gpus-per-node=h200:{gpus}" in shown.stdout
 
 
 def test_the_plan_goes_into_a_file_and_the_page_beside_it(tmp_path):
-    words = [LORA, "cluster.gpu_type=l40s", "plan=plan.json", "report=report.md"]
+    words = [LORA, H200, "plan=plan.json", "report=report.md"]
     answer = planner(tmp_path, *words)
     assert answer.returncode == 0, answer.stderr
     plan = read_plan(tmp_path / "plan.json")
-    assert plan.chosen.gpu == "L40S"
+    assert plan.chosen.gpu == "H200-SXM"
     assert (tmp_path / "report.md").read_text().startswith("#")
     assert {p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {0o600}
 
 
 def test_json_is_the_plan(tmp_path):
-    answer = planner(tmp_path, LORA, "--json", "planner.keep_layout=true")
+    answer = planner(tmp_path, LORA, H200, "--json", "planner.keep_layout=true")
     assert answer.returncode == 0, answer.stderr
     chosen = json.loads(answer.stdout)["chosen"]
     assert (chosen["gpus"], chosen["sharding"], chosen["micro_batch"]) == (4, "zero2", 1)
 
 
 def test_what_is_typed_is_kept_and_the_rest_is_searched(tmp_path):
-    answer = planner(tmp_path, LORA, "--json", "parallel=zero1", "parallel.micro_batch=2")
+    answer = planner(tmp_path, LORA, H200, "--json", "parallel=zero1", "parallel.micro_batch=2")
     chosen = json.loads(answer.stdout)["chosen"]
     assert (chosen["sharding"], chosen["micro_batch"]) == ("zero1", 2)
 

@@ -13,9 +13,9 @@ def planned(tmp_path, *words):
 
 
 def test_memory_hours_and_cost_of_a_known_card(tmp_path):
-    told = planned(tmp_path, "cluster.gpu_type=a100-80gb")
+    told = planned(tmp_path, "cluster.gpu_type=h200")
     assert "GiB at p50" in told.memory
-    assert told.memory.endswith("fits a a100-80gb")
+    assert told.memory.endswith("fits a h200")
     assert "GPU-hours" in told.run
     assert told.run.endswith("USD")
 
@@ -51,14 +51,14 @@ def test_what_is_not_known_is_unknown_and_stops_nothing(words, memory, run, tmp_
 
 
 def test_the_plan_of_the_submission_is_what_is_told(tmp_path):
-    done = compose_planned([LORA, "parallel=auto", "cluster.gpu_type=l40s"], here=tmp_path)
+    done = compose_planned([LORA, "parallel=auto", "cluster.gpu_type=h200"], here=tmp_path)
     told = planned_figures(done.experiment, done.plan)
     hours = done.plan.chosen.prediction.hours.hours_p50
     assert told.run.startswith(f"{hours:.1f} h at p50")
 
 
 def test_an_entry_of_ones_own_brings_its_price(tmp_path):
-    cards = "planner.cards=[{gpu: A100-SXM4-80GB, price: 100, gpu_type: ours}]"
+    cards = "planner.cards=[{gpu: H200-SXM, price: 100, gpu_type: ours}]"
     told = planned(tmp_path, cards, "cluster.gpu_type=ours")
     dear = float(told.run.split("; ")[2].split(" to ")[0])
     hours = float(told.run.split("; ")[1].split(" to ")[0])

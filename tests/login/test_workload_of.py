@@ -144,6 +144,6 @@ def test_without_any_word_every_sample_is_as_long_as_it_can_be(tmp_path):
 
 
 def test_the_allocators_setting_is_taken_from_the_jobs_environment(tmp_path):
-    word = "+cluster.env.PYTORCH_CUDA_ALLOC_CONF='expandable_segments:True'"
-    assert workload_of(experiment(tmp_path, word)).expandable_segments
-    assert not workload_of(experiment(tmp_path)).expandable_segments
+    word = "+cluster.env.PYTORCH_CUDA_ALLOC_CONF='max_split_size_mb:128'"
+    assert not workload_of(experiment(tmp_path, word)).expandable_segments
+    assert workload_of(experiment(tmp_path)).expandable_segments

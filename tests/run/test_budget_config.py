@@ -45,4 +45,4 @@ def test_the_configuration_knows_the_strict_form():
 
 def test_a_mistyped_rule_is_named():
     with pytest.raises(ConfigError, match="approval must be one of none, required"):
-        compose_experiment(["+experiment=mgm_lora", "budget.approval=requird"])
+        compose_experiment(["+experiment=mgm_lora", "budget.approval=maybe"])

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.pytorch_utils import Conv1D
 
 from hpcjobs.run.errors import ConfigError
+from hpcjobs.train.dry_run.default_dtype import default_dtype
 from hpcjobs.train.dry_run.request import Request
 
 HfModel: TypeAlias = Any
@@ -37,8 +38,9 @@ def build_hf_model(request: Request, dtype: torch.dtype) -> nn.Module:
             model = auto.from_config(config, dtype=dtype, attn_implementation=kind)
     except ValueError as error:
         raise ConfigError(f"transformers refuses the model: {error}") from error
+    module = _with_method(model, request)
     _checkpoint(model, request)
-    return _with_method(model, request)
+    return module
 
 
 def part_of(name: str) -> str:
@@ -74,7 +76,11 @@ def _sees(config: Any) -> bool:  # noqa: ANN401
 
 
 def _checkpoint(model: HfModel, request: Request) -> None:
-    """Switches checkpointing on for language model and towers apart."""
+    """Switches checkpointing on for language model and towers apart.
+
+    It comes after the adapters: PEFT would make the outputs of all embeddings require gradients
+    where it finds checkpointing, a frozen tower's too, which would then keep its activations.
+    """
     parts = _parts(model)
     if request.grad_ckpt.language_model:
         parts["language_model"].activation_checkpointing_enable()
@@ -124,7 +130,8 @@ def _with_adapters(model: HfModel, request: Request) -> nn.Module:
         modules_to_save=_copied(model, request) or None,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
-    with torch.device("meta"):
+    # On meta PEFT does not give adapters the type of the layer that they sit on.
+    with default_dtype(model.dtype), torch.device("meta"):
         adapted: nn.Module = get_peft_model(
             model, config, autocast_adapter_dtype=request.adapters_in_fp32
         )

@@ -11,6 +11,7 @@ from hpcjobs.run.errors import ConfigError
 from hpcjobs.run.experiment import Method
 from hpcjobs.run.model_config import Model
 from hpcjobs.run.schema import build
+from hpcjobs.train.dry_run.default_dtype import default_dtype
 from hpcjobs.train.dry_run.fake import replaced
 from hpcjobs.train.dry_run.request import Request
 from hpcjobs.train.method import apply_method
@@ -49,18 +50,13 @@ def build_mgm_model(request: Request, dtype: torch.dtype) -> nn.Module:
     """Builds model, checkpointing and method in the trainer's order."""
     if request.towers != "frozen":
         raise ConfigError("the towers of MGM stay frozen: write towers frozen")
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device("meta"):
-            model = mgm.build_model(mgm_dims(request.config))
-            if request.attention == "eager":
-                model.set_attn_implementation("eager")
-            if request.grad_ckpt.language_model:
-                model.activation_checkpointing_enable()
-            return apply_method(model, _method(request))
-    finally:
-        torch.set_default_dtype(default)
+    with default_dtype(dtype), torch.device("meta"):
+        model = mgm.build_model(mgm_dims(request.config))
+        if request.attention == "eager":
+            model.set_attn_implementation("eager")
+        if request.grad_ckpt.language_model:
+            model.activation_checkpointing_enable()
+        return apply_method(model, _method(request))
 
 
 def unchecked_placeholders() -> AbstractContextManager[None]:

@@ -1,13 +1,13 @@
 """Measured facts that no constant was fitted on."""
 
 import pytest
+from memory_words import allocated, peak_gib
 
 from planner.architecture import Architecture
 from planner.memory.trained import trained_of
 from planner.models.read import architecture_of
 from planner.prediction import GIB
 from planner.read_workload import read_workload
-from tests.planner.memory.memory_words import allocated, peak_gib
 
 FP32_LORA = {"kind": "lora", "dropout": 0.05, "adapter_dtype": "fp32"}
 

@@ -1,9 +1,9 @@
 """What each choice of a workload does to the memory."""
 
 import pytest
+from memory_words import allocated, memory, peak_gib
 
 from planner.prediction import GIB
-from tests.planner.memory.memory_words import allocated, memory, peak_gib
 
 FULL = {"method": "full", "gpus": 8}
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_words import memory, peak_gib
 
 from planner.layout import Layout
 from planner.memory.peak import memory_of
 from planner.models.read import architecture_of
 from planner.read_workload import read_workload
-from tests.planner.memory.memory_words import memory, peak_gib
 
 SHARDINGS = ("none", "ddp", "zero0", "zero1", "zero2", "zero3", "fsdp", "fsdp_grad_op")
 METHODS = ("full", "lora", "qlora")
