@@ -1,83 +1,44 @@
-"""The figures that are known before a run: parameters and the memory of model states."""
+"""The figures that are exact before a run: parameters in all, and those that are trained."""
 
 from dataclasses import dataclass
 
+import msgspec
+
+from hpcjobs.login.workload_of import method_of, model_config
 from hpcjobs.run.experiment import Experiment
-from planner.parameters import (
-    MgmParameters,
-    clip_vision_parameters,
-    convnext_parameters,
-    gemma_parameters,
-    lora_parameters,
-    mining_parameters,
-    projector_parameters,
-)
-from planner.states import ModelStates, model_states
+from planner.models.read import architecture_of
+from planner.models.trainable import trainable_of
+from planner.workload import Method
+
+# Bytes of a checkpoint per trained parameter: fp32 weights, master copy and Adam's two moments
+_CHECKPOINT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Parameters in all and trained, and the model states of one card."""
+    """Parameters in all, adapters included, and trained ones."""
 
     total: int
     trainable: int
-    states: ModelStates
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """One checkpoint, over all ranks.
+
+        >>> Figures(3_019_166_144, 32_870_656).checkpoint_bytes
+        525930496
+        """
+        return self.trainable * _CHECKPOINT_BYTES
 
 
 def figures_of(experiment: Experiment) -> Figures:
-    """Computes a run's figures from its configuration alone."""
-    counts = count_parameters(experiment)
-    trainable = _trainable(experiment, counts)
-    total = counts.total + (_lora(experiment) if experiment.method.kind == "lora" else 0)
-    states = model_states(
-        total=total,
-        trainable=trainable,
-        zero_stage=experiment.parallel.zero_stage,
-        world_size=experiment.parallel.world_size,
-        bytes_per_weight=4 if experiment.train.precision == "fp32" else 2,
-    )
-    return Figures(total, trainable, states)
+    """Counts a run's parameters from its configuration alone.
 
-
-def count_parameters(experiment: Experiment) -> MgmParameters:
-    """Counts the model's parameters by component."""
-    text, vision, aux = experiment.model.text, experiment.model.vision, experiment.model.aux
-    return MgmParameters(
-        language_model=gemma_parameters(
-            text.hidden,
-            text.layers,
-            text.heads,
-            text.kv_heads,
-            text.head_dim,
-            text.intermediate,
-            text.vocab,
-        ),
-        vision_tower=clip_vision_parameters(
-            vision.hidden, vision.layers, vision.intermediate, vision.picture_px, vision.patch_px
-        ),
-        vision_tower_aux=convnext_parameters(aux.widths, aux.depths),
-        projector=projector_parameters(vision.hidden, text.hidden),
-        mining=mining_parameters(vision.hidden, aux.channels),
-    )
-
-
-def _trainable(experiment: Experiment, counts: MgmParameters) -> int:
-    method = experiment.method
-    projector = counts.trained_projector if method.train_projector else 0
-    if method.kind == "lora":
-        return _lora(experiment) + projector
-    return projector + (counts.language_model if method.kind == "full" else 0)
-
-
-def _lora(experiment: Experiment) -> int:
-    """LoRA on all seven projections; the pattern of an own ``method.targets`` is not counted."""
-    text = experiment.model.text
-    return lora_parameters(
-        experiment.method.rank,
-        text.hidden,
-        text.layers,
-        text.heads,
-        text.kv_heads,
-        text.head_dim,
-        text.intermediate,
-    )
+    Raises:
+        ConfigError: ``method.targets`` matches no projection of the decoder.
+    """
+    architecture = architecture_of(model_config(experiment))
+    words = method_of(experiment.method, experiment.train.precision)
+    method = msgspec.convert(words, Method)
+    trained = trainable_of(architecture, method)
+    return Figures(architecture.parameters + trained.adapters, trained.total)

@@ -9,7 +9,6 @@ from hpcjobs.run.errors import InputError
 from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.manifest import committed_steps
-from planner.states import checkpoint_bytes
 
 _END_BYTES = 4096
 """How much of a file's ends is looked at: whole data files are read on the nodes."""
@@ -46,7 +45,7 @@ def refuse_missing_here(experiment: Experiment) -> None:
         read_env_file(cluster.env_file)
 
 
-def refuse_full_disk(experiment: Experiment, run: RunDir, trainable: int) -> None:
+def refuse_full_disk(experiment: Experiment, run: RunDir, checkpoint_bytes: int) -> None:
     """Stops when the checkpoints that the run will write do not fit on the disk.
 
     Raises:
@@ -55,7 +54,7 @@ def refuse_full_disk(experiment: Experiment, run: RunDir, trainable: int) -> Non
     # The next one is written before the oldest goes; those that a continued run has, it has.
     keep = experiment.train.checkpoint.keep + 1
     coming = max(1, keep - len(committed_steps(run.checkpoints)))
-    needed = coming * checkpoint_bytes(trainable)
+    needed = coming * checkpoint_bytes
     existing = next(parent for parent in [run.path, *run.path.parents] if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:

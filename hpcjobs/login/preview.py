@@ -14,8 +14,6 @@ from hpcjobs.run.layout import RunDir
 if TYPE_CHECKING:
     from planner.plan import Plan
 
-_GIB = 1 << 30
-_MIB = 1 << 20
 
 
 def show_preview(
@@ -47,7 +45,7 @@ def preview_rows(
         ("batch", _batch(experiment)),
         ("length", _length(experiment)),
         ("cards", _cards(experiment)),
-        ("memory a card", f"{planned.memory} ({_states(figures)})"),
+        ("memory a card", planned.memory),
         ("planned", planned.run),
         ("checkpoints", _checkpoints(experiment)),
         ("run directory", str(run.path)),
@@ -87,12 +85,6 @@ def _cards(experiment: Experiment) -> str:
         f"{parallel.nodes} x {parallel.gpus_per_node} {card}, ZeRO-{parallel.zero_stage}, "
         f"{experiment.train.precision}, time limit {cluster.time}"
     )
-
-
-def _states(figures: Figures) -> str:
-    size = figures.states.total_bytes
-    shown = f"{size / _GIB:.2f} GiB" if size >= _GIB / 10 else f"{size / _MIB:.1f} MiB"
-    return f"{shown} of model states"
 
 
 def _checkpoints(experiment: Experiment) -> str:

@@ -82,7 +82,7 @@ def submit(argv: Sequence[str]) -> int:
     refuse_missing(experiment)
     if not on_slurm:
         refuse_missing_here(experiment)
-    refuse_full_disk(experiment, job.run, figures.trainable)
+    refuse_full_disk(experiment, job.run, figures.checkpoint_bytes)
     cleared = cleared_submission(experiment, composed.plan, job.run.path)
     job = replace(job, budget=None if cleared is None else cleared.record())
     if composed.note is not None:

@@ -92,7 +92,9 @@ def verification_of(workload: Workload, python: str) -> Verification:
         python: an interpreter that has torch, DeepSpeed and transformers.
     """
     # The closed form first: it refuses a model that is no model in a moment.
-    allocated = allocated_of(architecture_of(workload.model), workload, layout_of(workload))
+    # With the CPU's operators, because those are what is measured.
+    architecture = architecture_of(workload.model)
+    allocated = allocated_of(architecture, workload, layout_of(workload), kernels="cpu")
     measured = measure(dry_run_request(workload), python)
     phases = {name: float(value) for name, value in allocated.phases.items()}
     return Verification(measured, phases, float(allocated.peak_bytes))

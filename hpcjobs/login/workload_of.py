@@ -59,8 +59,8 @@ def describe(experiment: Experiment) -> Described:
     share = _logit_share(experiment, images)
     train, parallel, text = experiment.train, experiment.parallel, experiment.model.text
     raw = {
-        "model": _model(experiment),
-        "method": _method(experiment.method, train.precision),
+        "model": model_config(experiment),
+        "method": method_of(experiment.method, train.precision),
         "image_tokens": experiment.model.picture_tokens,
         "images_per_sample": images,
         "seq_len": lengths,
@@ -89,7 +89,8 @@ def describe(experiment: Experiment) -> Described:
     return Described(read_workload(raw), tuple(note for note in notes if note))
 
 
-def _model(experiment: Experiment) -> dict[str, Any]:
+def model_config(experiment: Experiment) -> dict[str, Any]:
+    """The model's dimensions in the planner's form of a ``config.json``."""
     model = experiment.model
     text = plain(model.text)
     for name in ("norm_eps", "rope_theta", "init_std"):
@@ -102,7 +103,12 @@ def _model(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _method(method: Method, precision: str) -> dict[str, Any]:
+def method_of(method: Method, precision: str) -> dict[str, Any]:
+    """The method in the planner's words.
+
+    Raises:
+        ConfigError: ``method.targets`` matches no projection of the decoder.
+    """
     described: dict[str, Any] = {"kind": method.kind, "train_projector": method.train_projector}
     if method.kind == "lora":
         adapter = "fp32" if precision == "fp32" else "bf16"

@@ -109,6 +109,8 @@ def _norm(tape: Tape, x: Value, spec: LayerSpec) -> Value:
 
 def self_attention(tape: Tape, hidden: Value, spec: LayerSpec) -> Value:
     """Projections, rotary positions, attention and the output projection."""
+    if len(spec.attention) < 2:
+        return _chain(tape, hidden, spec.attention)
     q, k, v = _projected(tape, hidden, spec)
     if spec.qk_norm:
         q, k = _norm(tape, q, spec), _norm(tape, k, spec)
@@ -161,6 +163,13 @@ def _latent(tape: Tape, hidden: Value, spec: LayerSpec) -> tuple[Value, Value, V
     return q, k, v
 
 
+def _chain(tape: Tape, hidden: Value, matrices: tuple[Matrix, ...]) -> Value:
+    """Linears of a shape that no family here has, one after the other."""
+    for matrix in matrices:
+        hidden = adapted(tape, hidden, matrix)
+    return hidden
+
+
 def _slice(tape: Tape, x: Value, elements: int) -> Value:
     """A part of a fused projection: a view, whose gradient is a full tensor."""
     size = x.elements * x.width
@@ -194,6 +203,8 @@ def _experts(tape: Tape, hidden: Value, spec: LayerSpec) -> Value:
 
 def mlp(tape: Tape, hidden: Value, matrices: tuple[Matrix, ...], spec: LayerSpec) -> Value:
     """The perceptron, with a gate or without."""
+    if len(matrices) < 2:
+        return _chain(tape, hidden, matrices)
     if not spec.gated:
         inner = adapted(tape, hidden, matrices[0])
         inner = activated(tape, inner, spec.activation)

@@ -54,13 +54,14 @@ def _seen(
     architecture: Architecture, workload: Workload, layout: Layout, tokens: Quantity
 ) -> Quantity:
     """Tokens that are logits at one time: all, those of a chunk, or those with a label (MGM)."""
+    computed = tokens * workload.logit_share
     if workload.loss == "chunked":
-        return tokens / CHUNKS
+        return computed / CHUNKS
     if architecture.family == "mgm" and workload.loss in _UPCAST:
         image = workload.image_tokens or architecture.image_tokens
         pictures = images_of(architecture, workload, layout) * image
-        return np.maximum(tokens - layout.micro_batch - pictures, 1.0)
-    return tokens
+        return np.minimum(computed, np.maximum(tokens - layout.micro_batch - pictures, 1.0))
+    return computed
 
 
 def _spec(

@@ -119,8 +119,10 @@ def _spec(
 
 def _attention_linears(group: LayerGroup, tower: Tower) -> int:
     """How many of a layer's linears make its attention; they come first."""
+    if not group.linears:
+        return 0
     named = sum(is_attention(group.linears, index) for index in range(len(group.linears)))
-    if named:
+    if named > 1:
         return named
     return 2 if group.linears[0].outputs > tower.heads * tower.head_dim else 4
 
@@ -165,5 +167,5 @@ def _matrix(
         adapter=adapter,
         kept_copy=2 * size if copied else 0,
         passing_copy=compute_bytes(workload) * size if quantised else 0,
-        keeps_input=quantised,
+        keeps_input=quantised and method.keeps_inputs,
     )

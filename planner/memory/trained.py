@@ -51,13 +51,13 @@ def trained_of(architecture: Architecture, workload: Workload) -> Trained:
     """
     method = workload.method
     counts = trainable_of(architecture, method, workload.towers)
-    adapted = method.kind in ("lora", "qlora")
+    copies = method.kind in ("lora", "qlora") and not method.embeddings_in_place
     return Trained(
         counts=counts,
         base_width=weight_bytes(workload),
         adapter_width=adapter_bytes(workload),
         total=counts.total,
-        copied=counts.embeddings + counts.head if adapted else 0,
+        copied=counts.embeddings + counts.head if copies else 0,
         largest=_largest(architecture, workload, counts),
     )
 

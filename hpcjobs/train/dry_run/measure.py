@@ -98,17 +98,23 @@ def _step(engine: Engine, batch: Batch, micros: int, live: LiveTensors) -> Phase
     """One optimizer step; a phase's peak is the highest over the micro batches."""
     phases: Phases = {}
     for micro in range(micros):
-        live.begin("forward")
+        _begin("forward", live)
         loss = engine.forward(batch)
         _keep_higher(phases, "forward", live)
-        live.begin("backward")
+        _begin("backward", live)
         engine.backward(loss)
         del loss
         _keep_higher(phases, "backward", live)
-        live.begin("step")
+        _begin("step", live)
         engine.step(is_last=micro == micros - 1)
         _keep_higher(phases, "step", live)
     return phases
+
+
+def _begin(phase: str, live: LiveTensors) -> None:
+    """Tensors in reference cycles live until Python looks for them, sooner or later: now."""
+    gc.collect()
+    live.begin(phase)
 
 
 def _keep_higher(phases: Phases, name: str, live: LiveTensors) -> None:
