@@ -35,7 +35,7 @@ def predict(
     hours = hours_of(architecture, workload, layout, step, memory.checkpoint_bytes)
     cost = cost_of(hours, layout, card, price=workload.price_per_gpu_hour) if hours else None
     return Prediction(
-        fits=bool(memory.process_p95_bytes <= card.usable_bytes),
+        fits=bool(memory.needed_p95_bytes <= card.usable_bytes),
         memory=memory,
         step=step,
         hours=hours,
@@ -102,6 +102,7 @@ def as_record(workload: Workload, prediction: Prediction) -> dict[str, Any]:
         "allocated_gib": _gib(memory.allocated_bytes),
         "process_gib_p50": _gib(memory.process_p50_bytes),
         "process_gib_p95": _gib(memory.process_p95_bytes),
+        "needed_gib_p95": _gib(memory.needed_p95_bytes),
         "host_gib_per_node": _gib(memory.host_bytes),
         "checkpoint_gib": _gib(memory.checkpoint_bytes),
         "step_time_s": _figure(step.p50_s),

@@ -23,7 +23,13 @@ class Memory:
     peak_p95_bytes: Quantity
     process_p50_bytes: Quantity
     process_p95_bytes: Quantity
-    """What the fit is decided on, whatever the metric."""
+    """As the driver shows it: cached blocks count, and end where the card ends."""
+    needed_p95_bytes: Quantity
+    """What the card must hold when the allocator has given back all that it can: the fit is
+    decided on this, whatever the metric."""
+    unlimited_p95_bytes: Quantity
+    """The process on a card without end: above the real card's memory the run may live by giving
+    cached blocks back, and a search does not choose that."""
     host_bytes: Quantity
     """Host RAM a node: offloaded states, pinned copies, loading, data workers."""
     checkpoint_bytes: Quantity

@@ -16,7 +16,15 @@ from planner.cards import card_of
 from planner.layout import Layout, layout_of
 from planner.memory.allocated import Allocated
 from planner.memory.closed_form import allocated_of
-from planner.memory.overhead import CONSTANTS, Constants, Overhead, added_of, overhead_of, p95_of
+from planner.memory.overhead import (
+    CONSTANTS,
+    Constants,
+    Overhead,
+    added_of,
+    needed_p95_of,
+    overhead_of,
+    p95_of,
+)
 from planner.models.read import architecture_of
 from planner.read_workload import read_workload
 from planner.time.constants import Constants as TimeConstants
@@ -51,8 +59,9 @@ class Answer:
         return float(p95_of(self.allocated, self._overhead(constants), metric))
 
     def fits(self, constants: Constants = CONSTANTS) -> bool:
-        """At p95, as the planner decides."""
-        return self.p95("process", constants) <= self.usable_bytes
+        """As the planner decides: what is needed at p95 against the card."""
+        overhead = self._overhead(constants)
+        return bool(needed_p95_of(self.allocated, overhead) <= self.usable_bytes)
 
     @property
     def usable_bytes(self) -> float:

@@ -115,6 +115,8 @@ def calibrated_memory(memory: Memory, theta: Vector, errors: Errors | None) -> M
         process_p50_bytes=process,
         process_p95_bytes=process
         * (1.0 + _margin_of(memory.process_p95_bytes, memory.process_p50_bytes, errors)),
+        needed_p95_bytes=memory.needed_p95_bytes + process - memory.process_p50_bytes,
+        unlimited_p95_bytes=memory.unlimited_p95_bytes + process - memory.process_p50_bytes,
     )
 
 

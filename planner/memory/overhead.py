@@ -84,6 +84,9 @@ class Overhead:
     """What is left of the slack on a full card."""
     tensor_spread: float
     """p95 over p50 of the live tensors alone."""
+    unlimited_slack_p50_bytes: Quantity
+    unlimited_slack_p95_bytes: Quantity
+    """The slack on a card without end."""
     usable_bytes: Quantity
     """What the card gives to a process: slack does not grow beyond it."""
 
@@ -120,6 +123,8 @@ def overhead_of(
         spread=constants.spread,
         slack_least_bytes=least,
         tensor_spread=constants.tensor_spread,
+        unlimited_slack_p50_bytes=median,
+        unlimited_slack_p95_bytes=tail,
         usable_bytes=usable + 0.0 * tail,
     )
 
@@ -145,12 +150,33 @@ def p95_of(allocated: Allocated, overhead: Overhead, metric: MemoryMetric) -> Qu
     if metric == "allocated":
         return overhead.spread * median
     tail = overhead.slack_p95_bytes - overhead.slack_p50_bytes
-    free = median + np.hypot((overhead.spread - 1.0) * median, tail)
-    fixed = overhead.context_bytes + overhead.nccl_bytes
-    counted = fixed if metric == "process" else 0.0
-    hard = overhead.tensor_spread * allocated.peak_bytes + overhead.slack_least_bytes + counted
+    free = _with_tails(median, tail, overhead.spread)
+    counted = 0.0 if metric == "process" else overhead.context_bytes + overhead.nccl_bytes
+    needed = needed_p95_of(allocated, overhead) - counted
+    least = np.maximum(needed, overhead.spread * allocated.peak_bytes)
     full = overhead.usable_bytes
-    return np.maximum(hard, np.minimum(free, np.maximum(full, median)))
+    return np.maximum(least, np.minimum(free, np.maximum(full, median)))
+
+
+def unlimited_p95_of(allocated: Allocated, overhead: Overhead) -> Quantity:
+    """The process at p95 on a card without end."""
+    fixed = overhead.context_bytes + overhead.nccl_bytes
+    median = allocated.peak_bytes + overhead.unlimited_slack_p50_bytes + fixed
+    tail = overhead.unlimited_slack_p95_bytes - overhead.unlimited_slack_p50_bytes
+    return _with_tails(median, tail, overhead.spread)
+
+
+def _with_tails(median: Quantity, slack_tail: Quantity, spread: float) -> Quantity:
+    return median + np.hypot((spread - 1.0) * median, slack_tail)
+
+
+def needed_p95_of(allocated: Allocated, overhead: Overhead) -> Quantity:
+    """Live tensors, what the allocator cannot give back, context and NCCL, at p95.
+
+    Beyond the card's memory the run is out of memory.
+    """
+    fixed = overhead.context_bytes + overhead.nccl_bytes
+    return overhead.tensor_spread * allocated.peak_bytes + overhead.slack_least_bytes + fixed
 
 
 def _slack(

@@ -10,9 +10,7 @@ from planner.workload import Method
 _ATTENTION = "attention"
 _MLP = "mlp"
 _ALL = "all-linear"
-_OUTPUTS = frozenset(
-    "o_proj out_proj dense c_proj wo proj o projection projection_layer".split()
-)
+_OUTPUTS = frozenset("o_proj out_proj dense c_proj wo proj o projection projection_layer".split())
 """An attention's last projection, by the names that families give it."""
 
 

@@ -13,6 +13,8 @@ from planner.architecture import Architecture
 from planner.cards import Card, card_of
 from planner.estimate import binding_component
 from planner.layout import Layout, Quantity
+from planner.memory.allocated import Allocated
+from planner.memory.closed_form import allocated_of
 from planner.memory.peak import memory_of
 from planner.plan import CardOffer, Choice
 from planner.prediction import Cost, Hours, Memory, Prediction, StepTime
@@ -52,8 +54,14 @@ class Group:
 
     @property
     def excess_bytes(self) -> Values:
-        """Bytes at p95 above what the card can give; negative where it fits."""
-        return self.column(self.memory.process_p95_bytes) - self.card.usable_bytes
+        """Bytes above what the card can give; negative where it fits.
+
+        What is needed at p95 must fit, and the cached blocks at p95 too: a run that lives by
+        giving them back at every step is slow and near its end.
+        """
+        memory = self.memory
+        wanted = np.maximum(memory.needed_p95_bytes, memory.unlimited_p95_bytes)
+        return self.column(wanted) - self.card.usable_bytes
 
     @property
     def time_key(self) -> Values:
@@ -156,6 +164,7 @@ class Evaluator:
     conditions: Conditions
     calibration: "Calibration | None" = None
     """What runs have taught; put on every group."""
+    _live: dict[tuple[Option, bytes], Allocated] = field(default_factory=dict)
     _memories: dict[tuple[str, Option, bytes], Memory] = field(default_factory=dict)
     _steps: dict[tuple[str, Option, bytes], StepTime] = field(default_factory=dict)
     _grid: dict[tuple[CardOffer, Option], Group] = field(default_factory=dict)
@@ -187,7 +196,7 @@ class Evaluator:
         card, workload, key = self._given(offer, option, layout)
         if self.calibration is None:
             memory = self._memory(workload, card, option, layout, key)
-            if np.min(memory.process_p95_bytes) > card.usable_bytes:
+            if np.min(memory.needed_p95_bytes) > card.usable_bytes:
                 found = Group(
                     offer, card, option, layout, memory, _NO_STEP, None, None, NO_CALIBRATION
                 )
@@ -213,7 +222,7 @@ class Evaluator:
 
     def with_workload(self, workload: Workload) -> "Evaluator":
         """The same for a workload that differs in more than the search varies."""
-        return replace(self, workload=workload, _memories={}, _steps={}, _grid={})
+        return replace(self, workload=workload, _live={}, _memories={}, _steps={}, _grid={})
 
     def with_conditions(self, conditions: Conditions) -> "Evaluator":
         """The same under other circumstances; memory and steps stay."""
@@ -224,7 +233,11 @@ class Evaluator:
     ) -> Memory:
         found = self._memories.get((card.name, option, key))
         if found is None:
-            found = memory_of(self.architecture, workload, layout)
+            live = self._live.get((option, key))
+            if live is None:  # the same on every card
+                live = allocated_of(self.architecture, workload, layout)
+                self._live[option, key] = live
+            found = memory_of(self.architecture, workload, layout, live)
             self._memories[card.name, option, key] = found
         return found
 

@@ -72,12 +72,15 @@ def _limit_missed(ask: Ask, group: Group) -> str | None:
 def _comparison(ask: Ask, best: Group, group: Group) -> str:
     """How it does in the objective."""
     ratio = ratio_of(ask, best, group)
-    word, unit = ("takes", " the time") if ask.objective == "fastest" else ("costs", "")
+    word, unit, alike = ("takes", " the time", "the same time")
+    if ask.objective == "cheapest":
+        word, unit, alike = ("costs", "", "the same")
     unknown = ""
     if ask.objective == "cheapest" and math.isnan(float(best.cost_p50[0] + group.cost_p50[0])):
-        word, unit, unknown = "takes", " the GPU-hours", "its price is not known; "
+        word, unit, alike = "takes", " the GPU-hours", "the same GPU-hours"
+        unknown = "its price is not known; "
     if abs(ratio - 1) <= TIE:
-        return f"{unknown}{word} the same{unit} within 1 %"
+        return f"{unknown}{word} {alike} within 1 %"
     return f"{unknown}{word} {times(ratio)}{unit}"
 
 

@@ -176,10 +176,11 @@ def _why(ask: Ask, table: Table, rows: NDArray[np.int64]) -> str:
     reason = f"{least} of {rows.size} configuration{plural} that fit into memory{bounds}"
     if ties > 1:
         choice = table.choice(int(rows[0]))
-        reason += (
-            f"; of {ties} within 1 % of it the lowest stage ({stage_name(choice.sharding)}), "
-            f"then no offload, few nodes and few cards"
-        )
+        stage = f"the lowest stage ({stage_name(choice.sharding)})"
+        rules = f"{stage}, then no offload and the shortest time"
+        if ask.objective == "fastest":
+            rules = f"the lowest cost, then {stage}"
+        reason += f"; of {ties} within 1 % of it {rules}"
     return reason
 
 

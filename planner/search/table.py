@@ -12,7 +12,8 @@ from planner.search.options import OFFLOADS, STAGES
 
 TIE = 0.01
 """Two plans whose objectives differ by less than this share are equally good: the formulas are
-not more exact, and a lower stage, fewer nodes and fewer cards are worth more."""
+not more exact. Of equally cheap ones the simplest that is fast is worth more, of equally fast
+ones the cheapest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Table:
     cost_p95: Values
     card_time: Values
     ranks: NDArray[np.float64]
-    """Columns that decide ties, the most important first."""
+    """Columns that decide ties: stage, offload, nodes and cards."""
 
     @property
     def size(self) -> int:
@@ -70,7 +71,7 @@ def table_of(groups: Sequence[Group]) -> Table:
 
 
 def _ranks(group: Group) -> Values:
-    """Lowest stage, then no offload, then one node, then few cards."""
+    """Stage, offload, nodes and cards; of each, less is simpler."""
     nodes = np.ceil(group.column(group.layout.gpus) / group.column(group.layout.gpus_per_node))
     stage = np.full(group.size, float(STAGES.index(group.option.sharding)))
     offload = np.full(group.size, float(OFFLOADS.index(group.option.offload)))
@@ -97,22 +98,34 @@ def value_of(ask: Ask, table: Table) -> Values:
     """
     if ask.objective == "fastest":
         return table.time
-    if np.all(np.isnan(table.cost)):
-        return table.card_time
-    return np.where(np.isnan(table.cost), np.inf, table.cost)
+    return _price(table)
 
 
 def order_of(ask: Ask, table: Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows from the best to the worst; ties with the best of all go by the rank columns."""
+    """Rows from the best to the worst.
+
+    Of those that tie with the cheapest of all: the lowest stage, no offload, the shortest time,
+    few nodes, few cards. Of those that tie with the fastest: the lowest cost, then the same.
+    """
     if rows.size == 0:
         return rows
     value = value_of(ask, table)[rows]
-    other = table.time[rows] if ask.objective == "cheapest" else table.card_time[rows]
+    is_cheapest = ask.objective == "cheapest"
+    other = table.time[rows] if is_cheapest else _price(table)[rows]
+    stage, offload, nodes, cards = table.ranks[rows].T
+    rules = [stage, offload, other] if is_cheapest else [other, stage, offload]
     ties = value <= value.min() * (1 + TIE)
-    ranks = np.where(ties[:, None], table.ranks[rows], 0.0)
-    keys = [other, value, *ranks.T[::-1], ~ties]
-    ordered: NDArray[np.int64] = rows[np.lexsort(keys)]
+    first = [np.where(ties, rule, 0.0) for rule in (*rules, nodes, cards)]
+    keys = [~ties, *first, value, other]
+    ordered: NDArray[np.int64] = rows[np.lexsort(keys[::-1])]
     return ordered
+
+
+def _price(table: Table) -> Values:
+    """What a row costs; GPU-hours where no offer has a price."""
+    if np.all(np.isnan(table.cost)):
+        return table.card_time
+    return np.where(np.isnan(table.cost), np.inf, table.cost)
 
 
 def pareto_rows(table: Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:

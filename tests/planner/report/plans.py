@@ -38,6 +38,8 @@ def memory(scale: float = 1.0, **components: float) -> Memory:
         peak_p95_bytes=1.11 * p50,
         process_p50_bytes=p50,
         process_p95_bytes=1.11 * p50,
+        needed_p95_bytes=0.97 * p50,
+        unlimited_p95_bytes=p50,
         host_bytes=41.5 * GIB,
         checkpoint_bytes=1.37 * GIB,
     )  # fmt: skip
