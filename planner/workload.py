@@ -80,7 +80,8 @@ class Interconnect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     host_gb_per_s: float | None = None
     """Between a card and its host."""
     node_gb_per_s: float | None = None
-    """Between two nodes, all cards of a node together; null is 25 (200 Gb/s InfiniBand)."""
+    """Between two nodes, all cards of a node together; null is what is built around such cards:
+    400 and 200 with the NVLink of H100 and A100, else 25."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

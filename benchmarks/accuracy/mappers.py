@@ -64,7 +64,7 @@ def swift2(row: Row) -> Fields:
     if "device_map" in row["zero_offload_fsdp"]:
         raise NotCounted("layers split over cards without sharding")
     if name not in MODELS:
-        raise NotCounted("ALiBi attention bias: no family of the planner has it")
+        raise NotCounted("ALiBi attention bias")
     longest = int(re.search(r"=(\d+)", row["seq_len"])[1])  # type: ignore[index]
     micro_batch = int(row["micro_batch"])
     accum = re.search(r"grad-accum (\d+)", row["notes"])
@@ -99,6 +99,7 @@ def swift2(row: Row) -> Fields:
 _LITGPT = {
     "phi-1.5 1.3B": "phi-1.5",
     "StableLM Alpha 3B": "stablelm-base-alpha-3b",
+    "Falcon 40B": "falcon-40b",
     "Llama 2 7B": "llama-2-7b",
     "Llama 2 13B": "llama-2-13b",
 }
@@ -110,10 +111,10 @@ def litgpt(row: Row) -> Fields:
     if method.startswith("adapter"):
         raise NotCounted("LLaMA-Adapter")
     if row["model"] not in _LITGPT:
-        raise NotCounted("Falcon: no family of the planner")
+        raise NotCounted("a model of no family that is mapped")
     name = _LITGPT[row["model"]]
     # The fused query_key_value holds as many adapter weights as queries and values apart.
-    neox = MODELS[name]["family"] == "gpt_neox"
+    neox = MODELS[name]["family"] in ("gpt_neox", "falcon")
     lora: Fields = {
         "kind": "lora",
         "r": 8,
@@ -228,6 +229,8 @@ def foundry(row: Row) -> Fields:
         "grad_ckpt": row["grad_ckpt"] == "yes",
         "grad_accum": accum,
         "sharding": "fsdp_grad_op" if grad_op else "fsdp",
+        # The tables' titles say 1600 Gbps for A100; those of H100 name no link.
+        **({"interconnect": {"node_gb_per_s": 200}} if "a100" in row["gpu_type"] else {}),
     }
 
 

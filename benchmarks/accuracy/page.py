@@ -116,8 +116,8 @@ def _families(found: Mapping[str, Any]) -> str:
         "below p95 %",
     )
     words = (
-        "## Memory by family\n\nNo constant of the memory model was fitted on these rows, so a "
-        "family is left out by construction: its figures are the same with and without it.\n\n"
+        "## Memory by family\n\nThe family's own rows have fitted none of the constants that it is "
+        "scored with.\n\n"
     )
     return words + _table(heads, rows)
 

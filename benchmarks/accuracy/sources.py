@@ -68,11 +68,11 @@ SOURCES: dict[str, Source] = {
         unit_why="the same line divides by 1e9",
         settings="LoRA r8 with dropout 0.05 on queries and values, bf16-true, torch 2.1; no "
         "checkpointing on one card, activation checkpointing by block under FSDP; the longest "
-        "sample of Alpaca comes first; logits and loss in chunks of 128 tokens in bf16, all "
-        "chunks kept; batch 128; paged AdamW where quantised",
+        "sample of Alpaca comes first; logits in chunks of 128 tokens, all kept, and upcast to "
+        "fp32 by Fabric on their way out of the model; batch 128; paged AdamW where quantised",
         references="Lightning-AI/litgpt at 8641822: finetune/lora.py, lit_gpt/utils.py; "
-        "tutorials/resource-tables.md",
-        workload={"precision": "bf16", "loss": "no_upcast", "attention": "sdpa"},
+        "tutorials/resource-tables.md; lightning.fabric.plugins.precision.half: convert_output",
+        workload={"precision": "bf16", "loss": "fp32", "attention": "sdpa"},
     ),
     "fsdpqlora": Source(
         name="fsdp_qlora benchmarks",

@@ -22,6 +22,7 @@ def minicpmv(row: Row) -> Fields:
         "dropout": 0.05,
         "targets": ["q_proj", "k_proj"],
         "train_embeddings": True,
+        "embeddings_in_place": True,
         "train_projector": zero3,
     }
     return fields | {"method": method, "towers": "trainable" if zero3 else "frozen"}

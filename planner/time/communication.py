@@ -10,8 +10,9 @@ from planner.layout import Layout, Quantity
 from planner.workload import Workload
 
 _GIGA, _MICRO = 1e9, 1e-6
-NODE_GB_PER_S = 25.0
-"""Default between nodes: one 200 Gb/s InfiniBand link a node."""
+_NODE_GB_PER_S = ((450.0, 400.0), (300.0, 200.0), (0.0, 25.0))
+"""Links between the cards of a node and between nodes, GB/s: as NVIDIA's DGX H100 (8 x 400 Gb/s)
+and DGX A100 (8 x 200 Gb/s) where cards have their NVLink, else one 200 Gb/s link a node."""
 # What collectives reach of a link's rate: Calculon's tables (NVLink 0.65, InfiniBand 0.9). Over
 # PCIe without peer access every byte goes to the host and back.
 _PEER_SHARE, _NODE_SHARE, _HOST_SHARE = 0.65, 0.90, 0.40
@@ -82,12 +83,24 @@ def collective_seconds(
     gpus = layout.gpus
     share = (gpus - 1.0) / gpus
     within = peer_rate(workload, card)
-    between = (workload.interconnect.node_gb_per_s or NODE_GB_PER_S) * _NODE_SHARE * _GIGA
+    links = workload.interconnect.node_gb_per_s or default_node_gb_per_s(card)
+    between = links * _NODE_SHARE * _GIGA
     slowest = np.where(layout.nodes > 1, min(within, between), within)
     several = np.where(gpus > 1, 1.0, 0.0)
     latency = calls * _MICRO * (_START_US + _HOP_US * (gpus - 1.0))
     seconds: Quantity = several * (share * moved_bytes / slowest + latency)
     return seconds
+
+
+def default_node_gb_per_s(card: Card) -> float:
+    """Between two nodes where nobody has said: what is built around such cards.
+
+    >>> from planner.cards import card_of
+    >>> [default_node_gb_per_s(card_of(name)) for name in ("H100", "A100", "L40S")]
+    [400.0, 200.0, 25.0]
+    """
+    peer = card.peer_gb_per_s or 0.0
+    return next(between for within, between in _NODE_GB_PER_S if peer >= within)
 
 
 def peer_rate(workload: Workload, card: Card) -> float:
