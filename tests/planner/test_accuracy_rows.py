@@ -75,7 +75,7 @@ BARS = {
     "below_p95": 90.0,
     "width": 1.15,
     "verdict": 98.0,
-    "hard": 90.0,
+    "hard": 83.0,
     "lora": 16.5,
     "full": 14.0,
     "qlora": 18.5,
