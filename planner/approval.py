@@ -12,12 +12,14 @@ import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from planner.errors import PlannerError
-from planner.plan import Plan
+
+if TYPE_CHECKING:
+    from planner.plan import Plan
 
 APPROVAL_VERSION = 1
 _RECORD_MODE = 0o644
@@ -77,7 +79,7 @@ def uids_of(names: tuple[str, ...]) -> frozenset[int]:
     return frozenset(uids)
 
 
-def plan_hash(plan: Plan) -> str:
+def plan_hash(plan: "Plan") -> str:
     """SHA-256 of the plan's whole content in one canonical spelling."""
     content = msgspec.json.encode(
         msgspec.to_builtins(plan, enc_hook=_number), order="deterministic"
@@ -85,7 +87,7 @@ def plan_hash(plan: Plan) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def p95_gpu_hours(plan: Plan) -> float:
+def p95_gpu_hours(plan: "Plan") -> float:
     """The GPU-hours that an approval is about.
 
     Raises:
@@ -100,7 +102,7 @@ def p95_gpu_hours(plan: Plan) -> float:
     return hours
 
 
-def record_path(plan: Plan, path: Path, directory: Path | None) -> Path:
+def record_path(plan: "Plan", path: Path, directory: Path | None) -> Path:
     """Where the record of a plan lies: beside the plan, or in the approvers' directory.
 
     In a directory that many plans share, the name is the beginning of the plan's hash.

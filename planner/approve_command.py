@@ -4,6 +4,7 @@ import argparse
 import datetime as dt
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from planner.errors import PlannerError
 from planner.plan import Plan
 from planner.plan_file import read_plan
 from planner.prediction import Cost
+from planner.report.figures import UNKNOWN, money, price
 from planner.site_budget import SITE_FILE, SiteBudget, read_site_budget
 
 _EPILOG = """\
@@ -32,6 +34,15 @@ the submission). It counts as long as it belongs to that user and the plan does 
 
 exit codes: 0 written, 1 you said no, 2 wrong input
 """
+
+
+_FITS = {
+    True: "yes, at p95",
+    False: "NO: the run does NOT fit into the memory of its cards",
+    None: "unknown",
+}
+_SHA256 = re.compile("[0-9a-f]{64}")
+_ROUNDING = 0.01
 
 
 def approve(argv: Sequence[str]) -> int:
@@ -44,6 +55,7 @@ def approve(argv: Sequence[str]) -> int:
     path = Path(words.plan)
     plan = read_plan(path)
     hours = p95_gpu_hours(plan)
+    refuse_nonsense(plan)
     refuse_stranger(os.getuid(), read_site_budget(SITE_FILE))
     decision = "approved" if words.reject is None else "rejected"
     sys.stdout.write("\n".join(summary(plan, path)) + "\n")
@@ -69,15 +81,15 @@ def summary(plan: Plan, path: Path) -> list[str]:
         ("method", plan.ask.workload.method.kind),
         ("cards", f"{choice.gpus} x {choice.gpu} on {choice.nodes} node(s)"),
         ("layout", f"{choice.sharding}, micro batch {choice.micro_batch} x {choice.grad_accum}"),
-        ("fits", {True: "yes, at p95", False: "NO", None: "unknown"}[prediction.fits]),
+        ("fits", _FITS[prediction.fits]),
     ]
     if hours is not None:
         rows.append(("hours", f"{hours.hours_p50:.4g} (p95 {hours.hours_p95:.4g})"))
     if cost is not None:
         rows += [
             ("GPU-hours", f"{cost.gpu_hours_p50:.4g} (p95 {cost.gpu_hours_p95:.4g})"),
-            ("cost", f"{_figure(cost.cost_p50)} {cost.currency} (p95 {_figure(cost.cost_p95)})"),
-            ("price", f"{_figure(cost.price_per_gpu_hour)} a GPU-hour, {_source(cost)}"),
+            ("cost", _cost(cost)),
+            ("price", f"{price(cost.price_per_gpu_hour, cost.currency)}, {_source(cost)}"),
         ]
     rows += [("calibration", plan.calibration), ("why", plan.why)]
     rows += [("assumption", text) for text in plan.assumptions]
@@ -92,6 +104,39 @@ def printable(text: str) -> str:
     '8 cards?[2K1 card?'
     """
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def refuse_nonsense(plan: Plan) -> None:
+    """Refuses a plan of no experiment, and figures that contradict each other.
+
+    Raises:
+        PlannerError: says what is wrong with the plan.
+    """
+    again = "make the plan again with python -m planner +experiment=NAME plan=FILE"
+    if not _SHA256.fullmatch(plan.config_hash):
+        raise PlannerError(
+            f"the plan is of no experiment that can be submitted: its config_hash "
+            f"{plan.config_hash[:80]!r} is no SHA-256; {again}"
+        )
+    choice = plan.chosen
+    cost = choice.prediction.cost if choice else None
+    hours = choice.prediction.hours if choice else None
+    if choice is None or cost is None or hours is None:
+        return
+    if any(_known(value) < 0 for value in (cost.cost_p50, cost.cost_p95)):
+        raise PlannerError(f"the plan's cost is below 0; {again}")
+    pairs = ((cost.gpu_hours_p50, hours.hours_p50), (cost.gpu_hours_p95, hours.hours_p95))
+    for said, wall in pairs:
+        taken = choice.gpus * float(wall)
+        if not math.isclose(float(said), taken, rel_tol=_ROUNDING):
+            raise PlannerError(
+                f"the plan says {float(said):.4g} GPU-hours, but {choice.gpus} cards for "
+                f"{float(wall):.4g} h are {taken:.4g}; {again}"
+            )
+
+
+def _known(value: Any) -> float:  # noqa: ANN401 - None where no price is known
+    return 0.0 if value is None or math.isnan(value) else float(value)
 
 
 def refuse_stranger(uid: int, site: SiteBudget | None) -> None:
@@ -146,8 +191,9 @@ def _model(model: object) -> str:
     return model if isinstance(model, str) else "given by its config.json"
 
 
-def _figure(value: Any) -> str:  # noqa: ANN401 - a number, or None where no price is known
-    return "unknown" if value is None or math.isnan(value) else f"{float(value):.4g}"
+def _cost(cost: Cost) -> str:
+    median, tail = money(cost.cost_p50, cost.currency), money(cost.cost_p95, cost.currency)
+    return UNKNOWN if UNKNOWN in (median, tail) else f"{median} (p95 {tail})"
 
 
 def _number(value: Any) -> float | None:  # noqa: ANN401

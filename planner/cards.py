@@ -84,6 +84,19 @@ def card_of(name: str) -> Card:
     raise PlannerError(f"gpu: no card is called '{name}'; {hint}")
 
 
+def assumed_card(name: str) -> bool:
+    """Whether a name leaves open which of several cards is meant: plain ``a100`` is two sizes.
+
+    >>> assumed_card("a100"), assumed_card("a100_40gb"), assumed_card("l40s")
+    (True, False, False)
+    """
+    spelling, memory = _plain(name)
+    if memory or name in _cards():
+        return False
+    made = re.compile(re.escape(spelling) + "((sxm|pcie|nvl).*)?")
+    return len({size for bare, size in _sizes() if made.fullmatch(bare)}) > 1
+
+
 def card_names() -> tuple[str, ...]:
     """All names, as the table spells them."""
     return tuple(_cards())
@@ -105,6 +118,17 @@ def _spellings() -> dict[str, str]:
         for spelling in (row["gpu"], *filter(None, row["aliases"].split(";"))):
             spellings["".join(_plain(spelling))] = row["gpu"]
     return spellings
+
+
+@functools.cache
+def _sizes() -> frozenset[tuple[str, float]]:
+    """Spellings without their memory, and the memory of the cards that are called so."""
+    spellings = (
+        (spelling, row)
+        for row in _rows()
+        for spelling in (row["gpu"], *filter(None, row["aliases"].split(";")))
+    )
+    return frozenset((_plain(name)[0], float(row["memory_gib"])) for name, row in spellings)
 
 
 @functools.cache

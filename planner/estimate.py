@@ -1,15 +1,18 @@
 """One workload in, one prediction out."""
 
+import math
 from typing import Any
 
 from planner.architecture import Architecture
-from planner.cards import Card, card_of
+from planner.cards import Card, assumed_card, card_of
 from planner.cost import cost_of
 from planner.errors import PlannerError
 from planner.layout import Layout, layout_of
 from planner.memory.peak import memory_of
-from planner.models.read import architecture_of
+from planner.models.older_decoders import LEARNED_POSITIONS
+from planner.models.read import architecture_of, assumptions_of
 from planner.prediction import GIB, Memory, Prediction
+from planner.time.communication import default_node_gb_per_s
 from planner.time.hours import hours_of
 from planner.time.step import step_time_of
 from planner.workload import Workload
@@ -22,7 +25,7 @@ def estimate(workload: Workload) -> Prediction:
         PlannerError: the model or the card is not known, or they do not go together.
     """
     architecture = architecture_of(workload.model)
-    check_images(architecture, workload)
+    check_together(architecture, workload)
     return predict(architecture, workload, layout_of(workload), card_of(workload.gpu))
 
 
@@ -52,9 +55,13 @@ def binding_component(memory: Memory) -> str:
 
 def notes_of(architecture: Architecture, workload: Workload, card: Card) -> tuple[str, ...]:
     """What a reader must know before trusting the figures."""
-    notes = []
+    notes = list(assumptions_of(workload.model))
     if not architecture.exact:
         notes.append(f"the parameters of {architecture.name} are approximated")
+    longest, positions = max(workload.seq_len.values), architecture.max_positions
+    if 1 < positions < longest:
+        notes.append(f"seq_len ({longest}) is above the {positions} positions of the model")
+    notes += _notes_on_cards(workload, card)
     if workload.precision.startswith("bf16") and not card.has_bf16:
         notes.append(f"{card.name} has no bf16: planned as fp16")
     if workload.samples is None and workload.steps is None:
@@ -62,18 +69,49 @@ def notes_of(architecture: Architecture, workload: Workload, card: Card) -> tupl
     return tuple(notes)
 
 
-def check_images(architecture: Architecture, workload: Workload) -> None:
-    """Refuses images that do not fit into the sample, and images for a text model.
+def _notes_on_cards(workload: Workload, card: Card) -> list[str]:
+    notes = []
+    # A search tries other cards than the workload names.
+    if card_of(workload.gpu) is card and assumed_card(workload.gpu):
+        notes.append(f"{workload.gpu} read as {card.name} ({card.memory_gib:g} GiB)")
+    if workload.gpus > workload.gpus_per_node and workload.interconnect.node_gb_per_s is None:
+        notes.append(
+            f"interconnect.node_gb_per_s is not given: {default_node_gb_per_s(card):g} GB/s "
+            "between nodes"
+        )
+    return notes
+
+
+def check_together(architecture: Architecture, workload: Workload) -> None:
+    """Refuses what a model cannot do: images or towers it lacks, samples longer than it can read.
 
     Raises:
         PlannerError: says which figure to change.
     """
+    longest, positions = max(workload.seq_len.values), architecture.max_positions
+    if architecture.language_model.family in LEARNED_POSITIONS and longest > positions:
+        raise PlannerError(
+            f"seq_len ({longest}) is above the {positions} positions that {architecture.name} has "
+            "learned: cut the samples there"
+        )
+    if architecture.towers:
+        _check_images(architecture, workload)
+    elif workload.images_per_sample or workload.image_tokens:
+        raise PlannerError(f"{architecture.name} has no vision tower: leave the images out")
+    elif workload.towers != "frozen":
+        raise PlannerError(f"{architecture.name} has no vision tower: leave towers out")
+    if workload.method.kind == "projector" and not architecture.projector:
+        raise PlannerError(f"{architecture.name} has no projector: method projector trains nothing")
+
+
+def _check_images(architecture: Architecture, workload: Workload) -> None:
+    """Images must fit into the sample, and their tokens be known."""
     images = workload.images_per_sample
-    if not architecture.towers:
-        if images or workload.image_tokens:
-            raise PlannerError(f"{architecture.name} has no vision tower: leave the images out")
-        return
     tokens = workload.image_tokens or architecture.image_tokens
+    if not tokens and images != 0:
+        raise PlannerError(
+            f"image_tokens is needed: {architecture.name} does not say what an image takes"
+        )
     needed = tokens * (1 if images is None else images)
     longest = max(workload.seq_len.values)
     if needed > longest:
@@ -129,4 +167,7 @@ def _gib(size: Any) -> float:  # noqa: ANN401 - a number or a numpy scalar
 
 
 def _figure(value: Any) -> float | None:  # noqa: ANN401
-    return None if value is None else float(f"{float(value):.5g}")
+    """Five digits; what is unknown or beyond all measure is null, which JSON can say."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{float(value):.5g}")

@@ -35,7 +35,7 @@ def estimate_lines(argv: Sequence[str]) -> int:
             if not words.keep_going:
                 raise PlannerError(f"{words.file} line {number}: {error}") from error
             answers.append({"line": number, "error": str(error)})
-    sys.stdout.writelines(json.dumps(answer) + "\n" for answer in answers)
+    sys.stdout.writelines(json.dumps(answer, allow_nan=False) + "\n" for answer in answers)
     return 2 if any("error" in answer for answer in answers) else 0
 
 
@@ -52,11 +52,12 @@ def _lines(name: str) -> Iterator[tuple[int, str]]:
     """The lines that are not empty, numbered from 1."""
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        text = text.removeprefix("\ufeff")
     except OSError as error:
         raise PlannerError(f"cannot read {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise PlannerError(f"{name} is not UTF-8 text") from error
-    numbered = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    numbered = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not numbered:
         raise PlannerError(f"{name} has no line: write one workload a line")
     yield from numbered

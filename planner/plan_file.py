@@ -1,7 +1,6 @@
 """Plans as JSON files: written beside a run, sent to an approver, read back strictly."""
 
 import json
-import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,32 +9,18 @@ from typing import Any
 import msgspec
 
 from planner.errors import PlannerError
+from planner.output_file import replace_file
 from planner.plan import PLAN_VERSION, Plan
 from planner.plan_fields import build
-
-_MODE = 0o600
 
 
 def write_plan(plan: Plan, path: Path) -> None:
     """Replaces ``path`` by the plan in one step, readable by the owner only.
 
     Raises:
-        PlannerError: the file cannot be written.
+        PlannerError: the file cannot be written, or the name is that of a device or directory.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(encode_plan(plan))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise PlannerError(f"cannot write {path}: {error.strerror}") from error
+    replace_file(path, encode_plan(plan))
 
 
 def encode_plan(plan: Plan) -> bytes:

@@ -15,14 +15,21 @@ from planner.workload import GradCkpt, Interconnect, Method, Workload
 
 _UNKNOWN = re.compile(r"unknown field `(\w+)`(?: - at `\$\.?(.*)`)?")
 _TYPES = {"": Workload, "method": Method, "grad_ckpt": GradCkpt, "interconnect": Interconnect}
+_TYPE_NAMES = re.compile(r"`(\w+(?: \| \w+)*)`")
 _WORDS = {
-    "`int`": "an integer",
-    "`float`": "a number",
-    "`str`": "text",
-    "`bool`": "true or false",
-    "`object`": "an object",
-    "`null`": "null",
+    "int": "an integer",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "object": "an object",
+    "array": "a list",
+    "null": "null",
 }
+_LARGEST = 10**9
+"""No count or length of a real run is above it."""
+_DEAREST = 10**6
+"""No card costs as much an hour, nor takes an image as many ms, nor has a run as many epochs."""
+_SHOWN = 60
 # Where a log-normal length distribution is cut into equal shares.
 _SHARES = 64
 
@@ -68,11 +75,19 @@ def _message(text: str) -> str:
         return f"unknown field {where + '.' if where else ''}{name}; {hint}"
     what, _, path = text.partition(" - at `$.")
     where = path.rstrip("`")
-    for code, word in _WORDS.items():
-        what = what.replace(code, word)
+    what = _TYPE_NAMES.sub(lambda found: _spelt(found.group(1)), what)
     what = what.replace("Object missing required field", "a workload needs the field")
     what = what.replace("Invalid enum value", "no such choice:")
     return f"{where}: {_choices(where, what)}" if where else what
+
+
+def _spelt(types: str) -> str:
+    """Type names in words.
+
+    >>> _spelt("float | null")
+    'a number or null'
+    """
+    return " or ".join(_WORDS.get(name, name) for name in types.split(" | "))
 
 
 def _choices(where: str, what: str) -> str:
@@ -88,6 +103,8 @@ def _lengths(raw: object) -> dict[str, Any]:
     """Spells a length distribution out as values and weights."""
     if isinstance(raw, bool):
         raise PlannerError("seq_len must be a number, a list or an object")
+    if isinstance(raw, float):
+        raise PlannerError(f"seq_len must be a whole number, not {raw:g}: write {raw:.0f}")
     if isinstance(raw, int):
         return {"values": [raw], "weights": [1.0]}
     if isinstance(raw, list):
@@ -120,6 +137,8 @@ def _log_normal(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Lengths are about log-normal; the longest are cut off at ``max``, as trainers do."""
     _refuse_other_keys(raw, ("mean", "std", "max"))
     mean = _positive("seq_len.mean", raw["mean"])
+    if mean < 1:
+        raise PlannerError(f"seq_len.mean must be at least 1, not {mean:g}")
     std = _positive("seq_len.std", raw.get("std", mean / 2))
     longest = _positive("seq_len.max", raw.get("max", mean + 6 * std))
     sigma = math.sqrt(math.log1p((std / mean) ** 2))
@@ -135,22 +154,30 @@ def _refuse_other_keys(raw: Mapping[str, Any], known: tuple[str, ...]) -> None:
             raise PlannerError(f"unknown field seq_len.{key}; known here: {', '.join(known)}")
 
 
-def _positive(name: str, value: object) -> float:
+def _positive(name: str, value: object, most: float = _LARGEST) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise PlannerError(f"{name} must be a number above 0, not {value!r}")
+        raise PlannerError(f"{name} must be a number above 0, not {_short(value)}")
+    if value > most:
+        raise PlannerError(f"{name} must be at most {most:g}, not {_short(value)}")
     return float(value)
 
 
+def _short(value: object) -> str:
+    """A value as it may stand in a message of one line."""
+    text = repr(value) if not isinstance(value, int) or abs(value) < _LARGEST**2 else "that many"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def _check(workload: Workload) -> None:
-    counts = ("micro_batch", "grad_accum", "gpus", "gpus_per_node", "steps", "samples")
-    for name in (*counts, "image_tokens", "workers", "reduce_bucket"):
+    counts = ("micro_batch", "grad_accum", "gpus", "gpus_per_node", "image_tokens", "workers")
+    for name in counts:
         _at_least(name, getattr(workload, name), 1)
-    _at_least("method.r", workload.method.r, 1)
-    _at_least("method.group", workload.method.group, 1)
+    for name in ("steps", "samples", "reduce_bucket"):
+        _at_least(name, getattr(workload, name), 1, most=_LARGEST**2)
     _at_least("images_per_sample", workload.images_per_sample, 0)
     for name in ("epochs", "image_ms", "price_per_gpu_hour"):
         if (value := getattr(workload, name)) is not None:
-            _positive(name, value)
+            _positive(name, value, _DEAREST)
     if not 0 < workload.logit_share <= 1:
         raise PlannerError(f"logit_share must be in (0, 1], not {workload.logit_share:g}")
     for name in Interconnect.__struct_fields__:
@@ -158,10 +185,18 @@ def _check(workload: Workload) -> None:
             _positive(f"interconnect.{name}", value)
     for length in workload.seq_len.values:
         _at_least("seq_len", length, 1)
-    if not 0 <= workload.method.dropout < 1:
-        raise PlannerError(f"method.dropout must be in [0, 1), not {workload.method.dropout:g}")
+    _check_method(workload.method)
     _check_cards(workload)
     _check_offload(workload)
+
+
+def _check_method(method: Method) -> None:
+    _at_least("method.r", method.r, 1)
+    _at_least("method.group", method.group, 1)
+    if not 0 <= method.dropout < 1:
+        raise PlannerError(f"method.dropout must be in [0, 1), not {method.dropout:g}")
+    if method.kind == "projector" and not method.train_projector:
+        raise PlannerError("method projector with train_projector false trains nothing")
 
 
 def _check_cards(workload: Workload) -> None:
@@ -180,6 +215,10 @@ def _check_offload(workload: Workload) -> None:
         raise PlannerError(f"offload optimizer needs sharding zero1 to zero3 or fsdp, not {stage}")
 
 
-def _at_least(name: str, value: float | None, least: int) -> None:
-    if value is not None and not value >= least:
-        raise PlannerError(f"{name} must be at least {least}, not {value:g}")
+def _at_least(name: str, value: float | None, least: int, most: int = _LARGEST) -> None:
+    if value is None:
+        return
+    if not value >= least:
+        raise PlannerError(f"{name} must be at least {least}, not {_short(value)}")
+    if value > most:
+        raise PlannerError(f"{name} must be at most {most:g}, not {_short(value)}")

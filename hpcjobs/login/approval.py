@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,12 +26,15 @@ from planner.approval import (
     user_name,
 )
 from planner.errors import PlannerError
-from planner.plan import Ask, Plan
 from planner.plan_hash import config_hash
 from planner.site_budget import SITE_FILE, read_site_budget
 
+if TYPE_CHECKING:
+    from planner.plan import Ask, Plan
+
 _CLOCK_SKEW = dt.timedelta(hours=1)
 _FIELDS = "approvers self_approval approval_valid_days gpu_hours_total ledger approvals".split()
+_LAYOUT = "micro_batch grad_accum grad_ckpt sharding offload gpus gpus_per_node gpu".split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,10 @@ class Cleared:
 def refuse_unapproved(
     budget: Budget,
     experiment_hash: str,
-    plan: Plan | None = None,
-    ask: Ask | None = None,
+    plan: "Plan | None" = None,
+    ask: "Ask | None" = None,
     *,
+    least_hours: float = 0.0,
     run: Path | None = None,
     now: dt.datetime | None = None,
     site_file: Path = SITE_FILE,
@@ -72,6 +76,7 @@ def refuse_unapproved(
         experiment_hash: of the present configuration (``planner.plan_hash``).
         plan: the plan made at this submission, for limits where ``budget.plan`` names none.
         ask: the present question, to name the key that changed since the approval.
+        least_hours: GPU-hours that are known otherwise; a plan that says less does not count.
         run: the run directory; what it has reserved before is not counted against it.
         now: the time; by default it is asked for.
         site_file: the site's rules.
@@ -85,12 +90,13 @@ def refuse_unapproved(
     except PlannerError as error:
         raise ConfigError(str(error)) from error
     if cleared is not None:
+        cleared = replace(cleared, gpu_hours=max(cleared.gpu_hours, least_hours))
         _refuse_too_much(cleared, run)
     return cleared
 
 
 def cleared_submission(
-    experiment: Experiment, plan: Plan | None, run: Path, site_file: Path = SITE_FILE
+    experiment: Experiment, plan: "Plan | None", run: Path, site_file: Path = SITE_FILE
 ) -> Cleared | None:
     """Checks a submission as it stands; None where the budget asks for nothing.
 
@@ -106,14 +112,42 @@ def cleared_submission(
     """
     if not _asks(with_site_rules(experiment.budget, site_file)):
         return None
+    present = config_hash(plain(experiment))
+    own = _own_plan(experiment)
+    made_here = plan is not None and experiment.budget.plan is None
+    if not made_here or plan is None or plan.config_hash != present:
+        plan = own
+    return refuse_unapproved(
+        experiment.budget,
+        present,
+        plan,
+        None if own is None else own.ask,
+        least_hours=_hours_of(own),
+        run=run,
+        site_file=site_file,
+    )
+
+
+def _own_plan(experiment: Experiment) -> "Plan | None":
+    """What the planner says of the layout as it stands; None where no card is known.
+
+    It looks at the data where they can be read, whatever the experiment says of their number.
+    """
+    if not (experiment.planner.cards or experiment.cluster.gpu_type):
+        return None
     from hpcjobs.login.plan_question import plan_as_configured
 
-    present = config_hash(plain(experiment))
-    if plan is None or plan.config_hash != present:
-        plan = plan_as_configured(experiment)
-    return refuse_unapproved(
-        experiment.budget, present, plan, plan.ask, run=run, site_file=site_file
+    return plan_as_configured(
+        replace(experiment, planner=replace(experiment.planner, read_data=True))
     )
+
+
+def _hours_of(plan: "Plan | None") -> float:
+    """Its GPU-hours at p95; 0 where they are not known."""
+    try:
+        return 0.0 if plan is None else p95_gpu_hours(plan)
+    except PlannerError:
+        return 0.0
 
 
 def reserve_hours(cleared: Cleared | None, run: Path) -> None:
@@ -189,7 +223,7 @@ def ledger_owners(budget: Budget) -> frozenset[int]:
 
 
 def _check(
-    budget: Budget, experiment_hash: str, plan: Plan | None, ask: Ask | None, now: dt.datetime
+    budget: Budget, experiment_hash: str, plan: "Plan | None", ask: "Ask | None", now: dt.datetime
 ) -> Cleared | None:
     if not _asks(budget):
         return None
@@ -207,8 +241,8 @@ def _check(
         approver = _approver(budget, plan, now)
     if plan is None:
         raise ConfigError(
-            "the budget has a limit, but the GPU-hours are unknown: write parallel=auto, or "
-            "budget.plan=FILE"
+            "the budget has a limit, but the GPU-hours are unknown, since no card is named: write "
+            "cluster.gpu_type=NAME, or budget.plan=FILE"
         )
     return Cleared(budget, p95_gpu_hours(plan), plan_hash(plan), approver)
 
@@ -218,21 +252,28 @@ def _asks(budget: Budget) -> bool:
     return budget.approval == "required" or any(limit is not None for limit in limits)
 
 
-def _read_plan(path: Path) -> Plan:
+def _read_plan(path: Path) -> "Plan":
     from planner.plan_file import read_plan
 
     return read_plan(path)
 
 
-def _refuse_changed(plan: Plan, experiment_hash: str, ask: Ask | None) -> None:
+def _refuse_changed(plan: "Plan", experiment_hash: str, ask: "Ask | None") -> None:
     if plan.config_hash == experiment_hash:
         return
-    difference = None if ask is None else first_difference(plan.ask, ask)
+    difference = None if ask is None else first_difference(_work(plan.ask), _work(ask))
     what = f": {difference}" if difference else ""
     raise ConfigError(
         f"the configuration has changed since the plan was made{what}; make a new plan and have "
         f"it approved, or take the change back"
     )
+
+
+def _work(ask: "Ask") -> dict[str, Any]:
+    """What is asked, without the layout: a plan was free to choose that."""
+    workload = msgspec.to_builtins(ask.workload)
+    kept = {name: value for name, value in workload.items() if name not in _LAYOUT}
+    return {"global_batch": ask.global_batch, "workload": kept}
 
 
 def first_difference(before: object, now: object) -> str | None:
@@ -251,7 +292,7 @@ def _difference(before: object, now: object, where: str) -> str | None:
     return None if before == now else f"{where} was {before!r} and is {now!r}"
 
 
-def _approver(budget: Budget, plan: Plan, now: dt.datetime) -> str:
+def _approver(budget: Budget, plan: "Plan", now: dt.datetime) -> str:
     """Name of the user whose approval counts."""
     directory = Path(budget.approvals) if budget.approvals else None
     signed = read_approval(record_path(plan, Path(budget.plan or ""), directory))
@@ -276,7 +317,7 @@ def _refuse_wrong_user(budget: Budget, signed: SignedApproval) -> None:
         )
 
 
-def _refuse_wrong_record(approval: Approval, plan: Plan) -> None:
+def _refuse_wrong_record(approval: Approval, plan: "Plan") -> None:
     if approval.decision != "approved":
         why = f": {approval.reason}" if approval.reason else ""
         raise ConfigError(f"{approval.approver} has rejected the plan{why}")

@@ -115,22 +115,22 @@ def decide(
         PlannerError: the question cannot be answered as it is put.
     """
     if run is not None and run.config.exists():
-        return _as_recorded(run, experiment, _wanted(experiment, raw, given), given)
+        return _as_recorded(run, experiment, wanted_layout(experiment, raw, given), given)
     if experiment.budget.plan is not None:
-        return _as_approved(experiment, _wanted(experiment, raw, given), given)
+        return _as_approved(experiment, wanted_layout(experiment, raw, given), given)
     here = _on_this_machine(experiment)
     named = experiment.planner.cards or experiment.cluster.gpu_type
     cards = cards_here() if here and not named else []
     wants_cpu = experiment.parallel.device == "cpu"
     if wants_cpu or (here and not named and not cards and experiment.parallel.device == "auto"):
-        return _on_cpu(experiment, _wanted(experiment, raw, given), given)
+        return _on_cpu(experiment, wanted_layout(experiment, raw, given), given)
     if not named and not cards:
         where = "this machine has no card that nvidia-smi shows" if here else "none is named"
         raise ConfigError(
             f"parallel=auto needs to know the cards, and {where}: write cluster.gpu_type=a100-80gb "
             f"or planner.cards=[{{gpu: A100-SXM4-80GB, max_gpus: 8}}], or parallel.device=cpu"
         )
-    return _planned(experiment, _wanted(experiment, raw, given), given, cards)
+    return _planned(experiment, wanted_layout(experiment, raw, given), given, cards)
 
 
 def _planned(
@@ -163,7 +163,7 @@ def _as_approved(experiment: Experiment, wanted: Parallel, given: frozenset[str]
         ConfigError: the plan chose nothing, or a card that is not on offer.
         PlannerError: the file is no plan.
     """
-    from hpcjobs.login.plan_applied import applied
+    from hpcjobs.login.plan_applied import applied, unknown_to_trainer
     from hpcjobs.login.plan_question import question_of
     from planner.plan_file import read_plan
 
@@ -171,6 +171,8 @@ def _as_approved(experiment: Experiment, wanted: Parallel, given: frozenset[str]
     plan = read_plan(Path(name).expanduser())
     if plan.chosen is None:
         raise ConfigError(f"budget.plan: {name} chose nothing: {plan.nearest}")
+    if unknown := unknown_to_trainer(plan.chosen):
+        raise ConfigError(f"budget.plan: {name}: {unknown}")
     question = question_of(experiment, wanted, given)
     try:
         entry = question.entry_of(plan.chosen)
@@ -185,7 +187,9 @@ def _as_approved(experiment: Experiment, wanted: Parallel, given: frozenset[str]
     return Automatic(planned, plan, f"parallel=auto: {words_of(planned)} (as planned in {name})")
 
 
-def _wanted(experiment: Experiment, raw: Mapping[str, Any], given: frozenset[str]) -> Parallel:
+def wanted_layout(
+    experiment: Experiment, raw: Mapping[str, Any], given: frozenset[str]
+) -> Parallel:
     """The given values, on one card and one sample where nothing is given."""
     values = {key: raw["parallel"][key] for key in _PARALLEL if f"parallel.{key}" in given}
     return replace(experiment.parallel, **values)

@@ -16,11 +16,12 @@ from hpcjobs.login.auto_parallel import (
     decide,
     given_keys,
     is_auto,
+    wanted_layout,
     with_typed_auto,
     without_auto,
 )
 from hpcjobs.run.errors import ConfigError
-from hpcjobs.run.experiment import Experiment
+from hpcjobs.run.experiment import Experiment, Parallel
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.schema import build, did_you_mean
 
@@ -56,6 +57,10 @@ class Composed:
     experiment: Experiment
     given: frozenset[str]
     """Keys of the layout and the cluster that the words fix: the planner leaves them."""
+    wanted: Parallel
+    """The layout whose given values stay."""
+    keeps_layout: bool = False
+    """Whether the layout is complete as it is, and not left to the planner."""
     plan: "Plan | None" = None
     """Made where ``parallel=auto`` asked for it."""
     note: str | None = None
@@ -96,12 +101,44 @@ def compose_planned(
     request, given = build(Request, values), given_keys(raw, overrides)
     if not is_auto(raw):
         experiment = _absolute(build(Experiment, raw), here)
-        return Composed(request=request, experiment=experiment, given=given)
+        return Composed(
+            request=request, experiment=experiment, given=given, wanted=experiment.parallel
+        )
     draft = _absolute(build(Experiment, without_auto(raw)), here)
     run = None if request.run_dir is None else RunDir(Path(absolute(here, request.run_dir)))
     done = decide(raw, draft, given, run)
     return Composed(
-        request=request, experiment=done.experiment, given=given, plan=done.plan, note=done.note
+        request=request,
+        experiment=done.experiment,
+        given=given,
+        wanted=done.experiment.parallel,
+        plan=done.plan,
+        note=done.note,
+    )
+
+
+def compose_free(
+    overrides: Sequence[str], config_dirs: Sequence[Path] = (), here: Path | None = None
+) -> Composed:
+    """Composes an experiment for a plan alone: what no word fixes is free, and not checked.
+
+    An experiment's own layout may not divide a global batch that another one does; it counts only
+    with ``planner.keep_layout``.
+
+    Raises:
+        ConfigError: anything that cannot be composed, is unknown, mistyped or impossible.
+    """
+    here = here or Path.cwd()
+    raw = _compose_raw(_with_search_path(overrides, config_dirs))
+    raw = with_typed_auto(raw, overrides)
+    values = {key: raw.pop(key) for key in ("runs_dir", "run_dir", "dry_run") if key in raw}
+    request, given = build(Request, values), given_keys(raw, overrides)
+    keeps = raw["planner"]["keep_layout"] is True and not is_auto(raw)
+    draft = raw if keeps else without_auto(raw)
+    experiment = _absolute(build(Experiment, draft), here)
+    wanted = experiment.parallel if keeps else wanted_layout(experiment, raw, given)
+    return Composed(
+        request=request, experiment=experiment, given=given, wanted=wanted, keeps_layout=keeps
     )
 
 

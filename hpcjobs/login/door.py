@@ -33,13 +33,16 @@ def run_door(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None
         silence_stdout()
         return 0
     except OSError as error:
+        if error.filename is None:
+            silence_stdout()  # what is left in it would fail again at the exit
         return _say(_as_input_error(error), InputError.exit_code)
     return code
 
 
 def _as_input_error(error: OSError) -> Exception:
     if error.filename is None:
-        return error
+        why = error.strerror or type(error).__name__
+        return InputError(f"cannot write the output: {why}; look at where it goes")
     path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
     return InputError(f"cannot use {path}: {error.strerror}; check the path and your rights to it")
 

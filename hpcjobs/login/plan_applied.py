@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 from hpcjobs.run.cluster_config import slurm_time_s
+from hpcjobs.run.errors import ConfigError
 from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.plan_config import CardEntry
 from planner.plan import Choice
@@ -15,10 +16,33 @@ _MEM_MARGIN = 1.1
 _MINUTE_S = 60
 
 
+_STAGES = ("zero0", "zero1", "zero2")
+
+
+def unknown_to_trainer(choice: Choice) -> str | None:
+    """Why the trainer cannot run a choice, in one line; None where it can.
+
+    It has DeepSpeed's stages 0 to 2 without offload, and one way to compute the loss.
+    """
+    if choice.sharding in _STAGES and choice.offload == "none" and choice.loss == "fp32":
+        return None
+    return (
+        f"the trainer runs ZeRO 0 to 2 without offload, and the plan has {choice.sharding} with "
+        f"offload {choice.offload}, loss {choice.loss}: plan again with "
+        f"planner.shardings=[zero0,zero1,zero2] planner.offloads=[none]"
+    )
+
+
 def applied(
     experiment: Experiment, choice: Choice, entry: CardEntry, given: frozenset[str]
 ) -> Experiment:
-    """The experiment with a choice written into it; given keys stay."""
+    """The experiment with a choice written into it; given keys stay.
+
+    Raises:
+        ConfigError: the trainer cannot run the choice.
+    """
+    if unknown := unknown_to_trainer(choice):
+        raise ConfigError(unknown)
     parallel = replace(
         experiment.parallel,
         zero_stage=int(choice.sharding.removeprefix("zero")),  # type: ignore[arg-type]

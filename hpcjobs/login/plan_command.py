@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcjobs.login import door
-from hpcjobs.login.compose import Composed, compose_planned, group_choices
+from hpcjobs.login.compose import Composed, compose_free, group_choices
 from hpcjobs.login.console import make_console
 from hpcjobs.login.override_word import override_word
 from hpcjobs.login.secrets import refuse_secrets
 from hpcjobs.run.errors import ConfigError
-from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.schema import did_you_mean
+from planner.output_file import check_outputs
 from planner.plan import Choice, Plan
 from planner.plan_file import encode_plan, write_plan
 
@@ -32,7 +32,7 @@ examples:
 words of its own: report=FILE writes a page (.html, .md or .json), plan=FILE the plan itself
 
 exit codes: 0 a plan, 1 nothing that was asked for is possible (the nearest plan is named),
-2 wrong configuration
+2 wrong configuration, 3 the disk or a file fails
 """
 
 
@@ -48,9 +48,10 @@ def plan(argv: Sequence[str]) -> int:
     reports = _own_words(words.overrides, "report")
     plans = _own_words(words.overrides, "plan")
     _check_paths(reports)
+    check_outputs([*plans, *reports])
     overrides = [word for word in words.overrides if not _is_own(word)]
-    composed = compose_planned(overrides, words.config_dir, Path.cwd())
-    made = composed.plan or plan_of(composed)
+    composed = compose_free(overrides, words.config_dir, Path.cwd())
+    made = plan_of(composed)
     for path in plans:
         write_plan(made, path)
     if reports:
@@ -61,7 +62,8 @@ def plan(argv: Sequence[str]) -> int:
     if words.json:
         sys.stdout.write(encode_plan(made).decode())
     else:
-        _show(made, composed.experiment, [*plans, *reports], overrides)
+        _show(made, [*plans, *reports])
+        _show_submission(made, composed, overrides, words.config_dir)
     return 0 if made.chosen is not None else EXIT_NOTHING_FITS
 
 
@@ -75,30 +77,54 @@ def plan_of(composed: Composed) -> Plan:
     from hpcjobs.login.plan_question import answer, question_of
 
     experiment = composed.experiment
-    question = question_of(experiment, experiment.parallel, composed.given)
+    question = question_of(experiment, composed.wanted, composed.given)
     return answer(question, experiment, composed.given)
 
 
-def _show(
-    made: Plan, experiment: Experiment, written: Sequence[Path], overrides: Sequence[str]
-) -> None:
+def _show(made: Plan, written: Sequence[Path]) -> None:
     from planner.report.terminal import show_plan
 
     console = make_console()
     show_plan(console, made)
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True, markup=False)
-    if made.chosen is not None:
-        words = submission_words(made.chosen, experiment, overrides)
-        console.print(f"submit it with: {shlex.join(words)}", soft_wrap=True, markup=False)
 
 
-def submission_words(chosen: Choice, experiment: Experiment, overrides: Sequence[str]) -> list[str]:
+def _show_submission(
+    made: Plan, composed: Composed, overrides: Sequence[str], config_dirs: Sequence[Path]
+) -> None:
+    from hpcjobs.login.plan_applied import unknown_to_trainer
+
+    if made.chosen is None:
+        return
+    unknown = unknown_to_trainer(made.chosen)
+    if unknown is not None:
+        line = f"it cannot be submitted as it is: {unknown}"
+    else:
+        words = submission_words(made.chosen, composed, overrides, config_dirs)
+        line = f"submit it with: {shlex.join(words)}"
+    make_console().print(line, soft_wrap=True, markup=False)
+
+
+def submission_words(
+    chosen: Choice,
+    composed: Composed,
+    overrides: Sequence[str],
+    config_dirs: Sequence[Path] = (),
+) -> list[str]:
     """The command that submits a choice; where nobody has named a card, it names the choice's."""
+    experiment = composed.experiment
     typed = [word for word in overrides if not word.startswith("parallel=")]
+    if len(typed) < len(overrides) and "parallel.zero_stage" in composed.given:
+        typed.append(f"parallel.zero_stage={chosen.sharding.removeprefix('zero')}")
     is_named = experiment.planner.cards or experiment.cluster.gpu_type
-    card = [] if is_named else [override_word("cluster.gpu_type", chosen.gpu)]
-    return ["python", "-m", "hpcjobs.submit", *typed, *card, "parallel=auto"]
+    # Slurm's names of cards have no spaces.
+    name = chosen.gpu.replace(" ", "-")
+    card = [] if is_named else [override_word("cluster.gpu_type", name)]
+    # A layout that stays as it is was not left to the planner.
+    auto = [] if composed.keeps_layout else ["parallel=auto"]
+    places = [word for path in config_dirs for word in ("--config-dir", str(path))]
+    return ["python", "-m", "hpcjobs.submit", *places, *typed, *card, *auto]
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

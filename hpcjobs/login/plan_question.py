@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hpcjobs.login.plan_applied import applied
+from hpcjobs.login.plan_applied import applied, unknown_to_trainer
 from hpcjobs.login.plan_conditions import COMMON_CARDS, calibration_of, conditions_of
 from hpcjobs.login.workload_of import describe
 from hpcjobs.run.experiment import Experiment, Parallel
@@ -57,7 +57,7 @@ def question_of(
         PlannerError: the same, in the planner's words.
     """
     settings, described = experiment.planner, describe(experiment)
-    entries, note = _entries(experiment, found)
+    entries, note = _entries(experiment, wanted, found)
     offers = {_offer(entry): entry for entry in entries}
     train = experiment.train
     if settings.keep_layout:
@@ -111,14 +111,14 @@ def _limits(wanted: Parallel, given: frozenset[str]) -> Limits:
 
 
 def _entries(
-    experiment: Experiment, found: Sequence[CardEntry]
+    experiment: Experiment, wanted: Parallel, found: Sequence[CardEntry]
 ) -> tuple[Sequence[CardEntry], str | None]:
     """Cards to choose from, and a note where nobody has named one."""
     settings, cluster = experiment.planner, experiment.cluster
     if settings.cards:
         return settings.cards, None
-    per_node = max(settings.gpus_per_node, experiment.parallel.gpus_per_node)
-    most = max(settings.max_gpus, experiment.parallel.world_size)
+    per_node = max(settings.gpus_per_node, wanted.gpus_per_node)
+    most = max(settings.max_gpus, wanted.world_size)
 
     def entry(name: str) -> CardEntry:
         return CardEntry(gpu=name, gpus_per_node=per_node, max_gpus=most)
@@ -165,6 +165,8 @@ def _offer(entry: CardEntry) -> CardOffer:
 def answer(question: Question, experiment: Experiment, given: frozenset[str]) -> Plan:
     """Searches, and signs the plan with the hash of the experiment that it leads to.
 
+    What the trainer cannot run leads to none: its plan has no hash, and cannot be approved.
+
     Raises:
         PlannerError: the question cannot be answered as it is put.
     """
@@ -177,6 +179,8 @@ def answer(question: Question, experiment: Experiment, given: frozenset[str]) ->
     )
     planned = experiment
     if plan.chosen is not None:
+        if unknown_to_trainer(plan.chosen):
+            return plan
         planned = applied(experiment, plan.chosen, question.entry_of(plan.chosen), given)
     return replace(plan, config_hash=config_hash(plain(planned)))
 

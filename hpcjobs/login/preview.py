@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from planner.plan import Plan
 
 
-
 def show_preview(
     console: Console,
     experiment: Experiment,

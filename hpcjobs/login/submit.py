@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -40,8 +41,12 @@ from hpcjobs.login.slurm_submit import (
     submit_to_slurm,
 )
 from hpcjobs.login.submission_lock import submission_lock
-from hpcjobs.run.errors import ConfigError, SchedulerError
+from hpcjobs.run.errors import ConfigError, HpcjobsError, SchedulerError
 from hpcjobs.run.experiment import Experiment
+from planner.errors import PlannerError
+
+if TYPE_CHECKING:
+    from planner.plan import Plan
 
 _EXAMPLES = """\
 examples:
@@ -70,7 +75,7 @@ def submit(argv: Sequence[str]) -> int:
     job = plan_job(request, experiment, os.environ, here, composed.plan)
     figures = figures_of(experiment)
     if request.dry_run:
-        return _dry_run(job, composed.note)
+        return _dry_run(job, composed.note, composed.plan)
     on_slurm = _on_slurm(experiment)
     refuse_other_run(job.run, experiment)
     refuse_if_busy(job.run)
@@ -173,7 +178,7 @@ def _on_slurm(experiment: Experiment) -> bool:
     return on_slurm
 
 
-def _dry_run(job: Job, note: str | None) -> int:
+def _dry_run(job: Job, note: str | None, plan: "Plan | None") -> int:
     sys.stdout.write(job.script)
     sys.stdout.write("\n# nothing was submitted; the command would be:\n")
     sys.stdout.write(f"# {shlex.join(sbatch_command(job.run))}\n")
@@ -181,6 +186,10 @@ def _dry_run(job: Job, note: str | None) -> int:
         sys.stderr.write(f"{note}\n")
     for problem in missing_inputs(job.experiment):
         sys.stderr.write(f"warning: {problem}\n")
+    try:
+        cleared_submission(job.experiment, plan, job.run.path)
+    except (HpcjobsError, PlannerError) as error:
+        sys.stderr.write(f"warning: would be refused: {' '.join(str(error).split())}\n")
     return 0
 
 

@@ -157,7 +157,7 @@ def _lengths(experiment: Experiment, facts: SampleFacts | None) -> tuple[Any, st
         values, weights = facts.lengths(experiment.model.picture_tokens, longest)
         mean = sum(n * share for n, share in zip(values, weights, strict=True))
         note = (
-            f"{mean:.0f} tokens a sample on average, estimated from {len(facts.characters)} "
+            f"{mean:,.0f} tokens a sample on average, estimated from {len(facts.characters):,} "
             f"samples of {experiment.data.train} at 4 characters a token"
         )
         return {"values": list(values), "weights": weights}, note
@@ -165,16 +165,18 @@ def _lengths(experiment: Experiment, facts: SampleFacts | None) -> tuple[Any, st
     if given.values:
         return [min(value, longest) for value in given.values], None
     if given.mean is not None:
-        note = f"{given.mean:g} tokens a sample on average (planner.lengths), {longest} at most"
+        note = (
+            f"{given.mean:,.10g} tokens a sample on average (planner.lengths), {longest:,} at most"
+        )
         return _spread_lengths(experiment, longest), note
-    return longest, f"every sample is planned at model.max_length, {longest} tokens"
+    return longest, f"every sample is planned at model.max_length, {longest:,} tokens"
 
 
 def _spread_lengths(experiment: Experiment, longest: int) -> dict[str, Any]:
     """A log-normal text after the picture; one of the longest samples is enough to matter.
 
     Raises:
-        ConfigError: the mean leaves no room for the picture.
+        ConfigError: the mean or the longest leaves no room for the picture.
     """
     given = experiment.planner.lengths
     picture = experiment.model.picture_tokens if _images(experiment, None) >= 1 else 0
@@ -183,6 +185,12 @@ def _spread_lengths(experiment: Experiment, longest: int) -> dict[str, Any]:
         raise ConfigError(
             f"planner.lengths.mean ({mean:g}) counts pictures too, and one takes {picture} tokens: "
             f"write a mean above {picture}, or planner.images_per_sample=0"
+        )
+    if longest <= picture:
+        key = "planner.lengths.max" if given.max == longest else "model.max_length"
+        raise ConfigError(
+            f"{key} ({longest}) counts pictures too, and one takes {picture} tokens: write a "
+            f"value above {picture}, or planner.images_per_sample=0"
         )
     text = {"mean": mean - picture, "max": longest - picture}
     text |= {} if std is None else {"std": std}

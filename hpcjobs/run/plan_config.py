@@ -51,7 +51,10 @@ class PlanLengths:
         for value in self.values:
             at_least("each of values", value, 1)
         if self.values and self.mean is not None:
-            raise ConfigError("set either mean or values, and leave the other out")
+            raise ConfigError(
+                "set either mean or values: the experiment's own mean goes with "
+                "planner.lengths.mean=null planner.lengths.std=null"
+            )
         if self.std is not None and self.mean is None:
             raise ConfigError("std needs mean: write planner.lengths.mean=N")
 

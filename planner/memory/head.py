@@ -40,7 +40,6 @@ def recorded_head(spec: HeadSpec) -> Recorded:
         spec.hidden * TOKEN,
         spec.width,
         checkpointed=False,
-        keep=False,
         in_place=spec.in_place,
     )
 

@@ -1,7 +1,7 @@
 """What one layer keeps and how high it climbs, recorded on the tape once and kept."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -61,13 +61,18 @@ def pruned(marks: Iterable[Size], base: Size) -> Heights:
     sizes = sorted({fields(mark - base) for mark in marks if _above(mark, base)}, reverse=True)
     kept: list[tuple[int, int, int]] = []
     for size in sizes:
-        if not any(all(a >= b for a, b in zip(other, size, strict=True)) for other in kept):
+        # In falling order the first field of those before is no smaller.
+        _, token, pair = size
+        if not any(other[1] >= token and other[2] >= pair for other in kept):
             kept.append(size)
     return tuple(kept) or NOTHING
 
 
 def _above(mark: Size, base: Size) -> bool:
-    return all(a >= b for a, b in zip(fields(mark), fields(base), strict=True))
+    """Whether no field is smaller: a field that is borrows from the next one."""
+    fixed, token, pair = fields(mark)
+    least_fixed, least_token, least_pair = fields(base)
+    return fixed >= least_fixed and token >= least_token and pair >= least_pair
 
 
 Program = Callable[[Tape, Value], Value]
@@ -82,19 +87,14 @@ def recorded_layer(spec: LayerSpec, checkpointed: bool, with_gradient: bool = Tr
         checkpointed: only its input is kept, and its forward runs again in the backward.
         with_gradient: whether a gradient passes through to its input.
     """
-    passing, kept = (
-        record(
-            lambda tape, x: layer(tape, x, spec),
-            spec.hidden * TOKEN,
-            spec.width,
-            checkpointed=checkpointed,
-            keep=keep,
-            with_gradient=with_gradient,
-            in_place=spec.cuda,
-        )
-        for keep in (False, True)
+    return record(
+        lambda tape, x: layer(tape, x, spec),
+        spec.hidden * TOKEN,
+        spec.width,
+        checkpointed=checkpointed,
+        with_gradient=with_gradient,
+        in_place=spec.cuda,
     )
-    return replace(passing, kept=kept.backward)
 
 
 def record(
@@ -103,12 +103,11 @@ def record(
     width: int,
     *,
     checkpointed: bool,
-    keep: bool,
     with_gradient: bool = True,
     in_place: bool = True,
 ) -> Recorded:
     """Runs a program forward and backward on a tape."""
-    tape = Tape(keep_gradients=keep, in_place=in_place)
+    tape = Tape(keep_gradients=False, in_place=in_place)
     inputs = [tape.value(elements, width, grad=with_gradient)]
     base = tape.live
     out, saved, forward, waiting = _forward(program, tape, inputs, checkpointed=checkpointed)
@@ -127,6 +126,7 @@ def record(
         backward=pruned(tape.before_hooks | tape.marks, base),
         after=pruned(tape.marks, base),
         hooks=tuple((elements, fields(live - base)) for elements, live in hooks),
+        kept=pruned(tape.stays, base),
     )
 
 
@@ -147,7 +147,7 @@ def _forward(
         del x
         saved = tape.live - base if _above(tape.live, base) else 0
         forward = pruned(tape.marks, base)
-        tape.marks.clear()
+        tape.clear()
         return out, saved, forward, [tape.new(out.elements * out.width)]
     with tape.no_grad():
         out = program(tape, x)
@@ -155,6 +155,6 @@ def _forward(
     size = out.elements * out.width
     del out
     forward = pruned(tape.marks, base)
-    tape.marks.clear()
+    tape.clear()
     waiting = [tape.new(size)]
     return program(tape, x), saved, forward, waiting

@@ -62,6 +62,7 @@ class Storage:
         self.size = size
         tape.live += size
         tape.marks.add(tape.live)
+        tape.stays.add(tape.live + tape.gone)
 
     def __del__(self) -> None:
         """Gives the bytes back."""
@@ -91,6 +92,10 @@ class Tape:
         self.in_place = in_place
         self.live: Size = 0
         self.marks: set[Size] = set()
+        self.gone: Size = 0
+        """Gradients of parameters that were taken away."""
+        self.stays: set[Size] = set()
+        """The heights, had those gradients stayed."""
         self.hooks: list[tuple[int, Size]] = []
         """Elements of gradients so far, and the height when the last of them was ready."""
         self.before_hooks: set[Size] = set()
@@ -108,7 +113,14 @@ class Tape:
 
     def flash(self, *sizes: Size) -> None:
         """Temporaries inside one operator, all alive at one moment."""
-        self.marks.add(self.live + sum(sizes))
+        top = self.live + sum(sizes)
+        self.marks.add(top)
+        self.stays.add(top + self.gone)
+
+    def clear(self) -> None:
+        """Forgets the heights so far."""
+        self.marks.clear()
+        self.stays.clear()
 
     def value(self, elements: Size, width: int, *, grad: bool = False) -> Value:
         """A tensor that comes from outside."""
@@ -150,6 +162,8 @@ class Tape:
             self.hooks.append((self._elements, self.live))
             if self.keep_gradients:
                 self.kept += [storage for _, storage in self._fresh]
+            else:
+                self.gone += sum(storage.size for _, storage in self._fresh)
             self._fresh = []
 
     @contextmanager

@@ -81,6 +81,19 @@ DECODERS: Mapping[str, Recipe] = MappingProxyType(
             qk_norm_bias=False,
             adjust=_one_norm_when_parallel,
         ),
+        "granite": Recipe(
+            family="granite",
+            qkv_bias="attention_bias",
+            out_bias="attention_bias",
+            mlp_bias="mlp_bias",
+        ),
+        "olmo2": Recipe(
+            family="olmo2",
+            qkv_bias="attention_bias",
+            out_bias="attention_bias",
+            qk_norm=True,
+            qk_norm_width="heads",
+        ),
         "cohere": Recipe(
             family="cohere",
             qkv_bias="attention_bias",

@@ -27,6 +27,16 @@ def defaults_of(model_type: str) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What a reader has asked one config for; sections are named by their path."""
+
+    keys: set[tuple[str, str]] = field(default_factory=set)
+    """Section and key of all that was asked."""
+    assumed: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Section and key of sizes that the config leaves out, to the family whose default stands."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fields:
     """One section of a ``config.json``: what it says, else what transformers would say."""
 
@@ -35,6 +45,8 @@ class Fields:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     path: str = ""
     """Where the section lies, such as ``vision_config``; empty at the top."""
+    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+    """Shared by all sections of one config."""
 
     def has(self, key: str) -> bool:
         """Whether the section or the defaults give a value that is not null."""
@@ -42,6 +54,7 @@ class Fields:
 
     def get(self, key: str) -> object:
         """The value as it stands, or None."""
+        self.seen.keys.add((self.path, key))
         return self.raw[key] if key in self.raw else self.defaults.get(key)
 
     def where(self, key: str) -> str:
@@ -57,6 +70,8 @@ class Fields:
         value = self.get(key)
         if value is None:
             raise PlannerError(f"{self.where(key)} is missing in this {self.model_type} config")
+        if key not in self.raw:
+            self.seen.assumed[self.path, key] = self.model_type
         return self._whole(key, value, 1, most)
 
     def size_or(self, key: str, fallback: int) -> int:
@@ -162,11 +177,11 @@ class Fields:
         model_type = fallback_type if fixed else raw.get("model_type") or fallback_type
         if not isinstance(model_type, str):
             raise PlannerError(f"{self.where(key)}.model_type must be text, not {model_type!r}")
-        return Fields(raw, model_type, defaults_of(model_type), self.where(key))
+        return Fields(raw, model_type, defaults_of(model_type), self.where(key), self.seen)
 
     def retyped(self, model_type: str) -> "Fields":
         """The same section read as another type: flat configs of multimodal models."""
-        return Fields(self.raw, model_type, defaults_of(model_type), self.path)
+        return Fields(self.raw, model_type, defaults_of(model_type), self.path, self.seen)
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> "Fields":
         """The same section with other defaults in front of its own."""

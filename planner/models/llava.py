@@ -29,6 +29,9 @@ _SIGLIP_SO_224 = {
     "patch_size": 14,
     "vision_use_head": False,
 }
+_SIGLIP_SO_384 = {**_SIGLIP_SO_224, "intermediate_size": 4304, "image_size": 384}
+_ONEVISION_TOWER = {**_SIGLIP_SO_384, "num_hidden_layers": 26}
+"""LLaVA cuts SigLIP's last layer off: it takes the features before it."""
 _GEMMA_2B = {
     "hidden_size": 2048,
     "num_hidden_layers": 18,
@@ -82,6 +85,29 @@ def llava_next(fields: Fields, name: str) -> Architecture:
     )
 
 
+def llava_onevision(fields: Fields, name: str) -> Architecture:
+    """Reads a LLaVA-OneVision model: LLaVA-NeXT with SigLIP and Qwen2 (its modeling file).
+
+    ``image_tokens`` are those of one tile.
+
+    Raises:
+        PlannerError: a dimension is missing or impossible.
+    """
+    text = language_model(fields.nested("text_config", "qwen2"))
+    vision = fields.nested("vision_config", "siglip_vision_model", absent=_ONEVISION_TOWER)
+    tower = vision_tower(vision)
+    return with_towers(
+        name,
+        fields.model_type,
+        text,
+        (tower,),
+        _two_layers(fields, tower, text),
+        _image_tokens(fields, tower),
+        tied=_tied(fields, text),
+        projector_other=text.tower.hidden,
+    )
+
+
 def paligemma(fields: Fields, name: str) -> Architecture:
     """Reads a PaliGemma model: SigLIP, one linear layer, Gemma (modeling_paligemma).
 
@@ -127,7 +153,9 @@ def gemma3(fields: Fields, name: str) -> Architecture:
 _TOWERS = {
     "clip-vit-large-patch14-336": CLIP_L_336,
     "clip-vit-large-patch14": {**CLIP_L_336, "image_size": 224},
+    "siglip-so400m-patch14-384": _ONEVISION_TOWER,
 }
+"""By the end of ``mm_vision_tower``: the hub's name, or a directory's, in any spelling."""
 _ORIGINAL_TEXTS = {
     "llava_llama": "llama",
     "llava_mistral": "mistral",
@@ -139,21 +167,38 @@ _ORIGINAL_TEXTS = {
 def llava_original(fields: Fields, name: str) -> Architecture:
     """Reads a config of LLaVA's own repository: Llama's keys and ``mm_*`` beside them.
 
-    The tower is known by the last part of ``mm_vision_tower``; the projector is ``linear`` or
-    ``mlpNx_gelu``.
+    The tower is known by the end of ``mm_vision_tower``; the projector is ``linear`` or
+    ``mlpNx_gelu``. Where tiles are unpadded, the end of a row of patches is learned.
 
     Raises:
         PlannerError: the tower or the projector is unknown, or a dimension impossible.
     """
+    if fields.has("llm_cfg"):
+        raise PlannerError(
+            "llm_cfg: VILA and NVILA keep sizes in further files; write them out as a llava config"
+        )
     text_type = _ORIGINAL_TEXTS[fields.model_type]
     text = language_model(fields.retyped(text_type))
     path = fields.text("mm_vision_tower", "clip-vit-large-patch14-336")
-    content = _TOWERS.get(path.rstrip("/").rpartition("/")[2])
+    tower = _named_tower(path)
+    tiled = "unpad" in fields.text("mm_patch_merge_type", "flat")
+    return with_towers(
+        name,
+        "llava",
+        text,
+        (tower,),
+        _named_projector(fields, tower, text),
+        _image_tokens(fields, tower),
+        projector_other=text.tower.hidden if tiled else 0,
+    )
+
+
+def _named_tower(path: str) -> Tower:
+    spelling = path.rstrip("/").lower().replace("_", "-")
+    content = next((dims for name, dims in _TOWERS.items() if spelling.endswith(name)), None)
     if content is None:
         raise PlannerError(f"mm_vision_tower {path!r} is unknown; known: {', '.join(_TOWERS)}")
-    tower = vision_tower(Fields(content, "clip_vision_model", path="mm_vision_tower"))
-    projector = _named_projector(fields, tower, text)
-    return with_towers(name, "llava", text, (tower,), projector, tower.tokens - 1)
+    return vision_tower(Fields(content, str(content["model_type"]), path="mm_vision_tower"))
 
 
 def _named_projector(fields: Fields, tower: Tower, text: Text) -> tuple[Linear, ...]:

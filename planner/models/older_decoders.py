@@ -199,3 +199,6 @@ OLDER_DECODERS: Mapping[str, Recipe] = MappingProxyType(
         ),
     }
 )
+
+LEARNED_POSITIONS = frozenset({"gpt2", "opt"})
+"""Families that have one vector for each position, and none beyond."""

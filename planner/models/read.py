@@ -10,10 +10,19 @@ from typing import Any
 from planner.architecture import Architecture
 from planner.errors import PlannerError
 from planner.models.assemble import text_only
-from planner.models.counted import COUNT_FILE, architecture_from_count
-from planner.models.fields import Fields, defaults_of
+from planner.models.assumed import assumed_sizes, refuse_misspelt
+from planner.models.counted import COUNT_FILE, architecture_from_count, refuse_other_layers
+from planner.models.encoders import ENCODERS
+from planner.models.fields import Fields, Seen, defaults_of
 from planner.models.internvl import internvl, internvl_chat
-from planner.models.llava import gemma3, llava, llava_next, llava_original, paligemma
+from planner.models.llava import (
+    gemma3,
+    llava,
+    llava_next,
+    llava_onevision,
+    llava_original,
+    paligemma,
+)
 from planner.models.mgm import mgm
 from planner.models.presets import is_preset, preset, unknown_model
 from planner.models.qwen_vl import qwen2_vl, qwen_vl
@@ -22,8 +31,15 @@ from planner.models.texts import RECIPES, language_model
 from planner.models.unknown import UnknownFamilyError, unknown_family
 
 _CONFIG = "config.json"
+_LONGEST_NAME, _SHOWN = 4096, 60
+_NO_DECODERS = frozenset(
+    {*ENCODERS, "bert", "clip", "convnext", "roberta", "siglip", "t5", "wav2vec2", "whisper"}
+)
+"""Counting these would not help: the planner predicts decoders, alone or behind towers."""
 
 Reader = Callable[[Fields, str], Architecture]
+Known = tuple[Architecture, tuple[str, ...]]
+"""A model, and what was assumed about it."""
 
 _MULTIMODAL: Mapping[str, Reader] = MappingProxyType(
     {
@@ -35,6 +51,7 @@ _MULTIMODAL: Mapping[str, Reader] = MappingProxyType(
         "llava_llama": llava_original,
         "llava_mistral": llava_original,
         "llava_next": llava_next,
+        "llava_onevision": llava_onevision,
         "llava_qwen": llava_original,
         "mgm": mgm,
         "mgm_gemma": mgm,
@@ -63,13 +80,29 @@ def architecture_of(model: str | Mapping[str, object]) -> Architecture:
     >>> architecture_of("gemma-2b").parameters
     2506172416
     """
+    return _known(model)[0]
+
+
+def assumptions_of(model: str | Mapping[str, object]) -> tuple[str, ...]:
+    """What was assumed to read a model: sizes that its config leaves to its family's defaults.
+
+    Raises:
+        PlannerError: as ``architecture_of`` does.
+
+    >>> assumptions_of({"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12})
+    ('vocab_size, n_positions taken from the defaults of gpt2',)
+    """
+    return _known(model)[1]
+
+
+def _known(model: str | Mapping[str, object]) -> Known:
     if isinstance(model, str):
         return _of_name(model)
     if not isinstance(model, Mapping):
         raise PlannerError(f"model must be a name, a path or an object, not {model!r}")
     try:
         return _of_text(json.dumps(model, sort_keys=True), None)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise PlannerError(f"the model's config is no JSON: {error}") from error
 
 
@@ -78,9 +111,13 @@ def known_model_types() -> tuple[str, ...]:
     return tuple(sorted({*RECIPES, *_MULTIMODAL}))
 
 
-def _of_name(name: str) -> Architecture:
+def _of_name(name: str) -> Known:
     if is_preset(name):
-        return _of_preset(name.lower())
+        return _of_preset(name.lower()), ()
+    if not name.strip():
+        raise PlannerError("model is empty: write a preset's name, or the path of a config.json")
+    if len(name) > _LONGEST_NAME:
+        raise PlannerError(f"model {name[:_SHOWN]!r}... is neither a preset nor a path")
     path = Path(name).expanduser()
     try:
         if path.is_dir() and not (path / _CONFIG).is_file():
@@ -95,14 +132,15 @@ def _of_name(name: str) -> Architecture:
         raise PlannerError(f"{name!r} is no path and no text file: {error}") from error
 
 
-def _of_file(path: Path) -> Architecture:
+def _of_file(path: Path) -> Known:
     """Reads a ``config.json``; an unknown family's counts may lie beside it."""
     text = path.read_text("utf-8")
     try:
         return _of_text(text, str(path))
     except UnknownFamilyError:
         count = path.with_name(COUNT_FILE)
-        if not count.is_file():
+        # A count that failed leaves an empty file behind: the shell makes it first.
+        if not count.is_file() or not count.stat().st_size:
             raise
     counted = architecture_from_count(_object(count.read_text("utf-8"), str(count)))
     model_type = _object(text, str(path)).get("model_type")
@@ -110,22 +148,26 @@ def _of_file(path: Path) -> Architecture:
         raise PlannerError(
             f"{count} counts {counted.family!r}, but {path} is {model_type!r}: count it again"
         )
-    return counted
+    refuse_other_layers(counted)
+    return counted, ()
 
 
 @lru_cache(maxsize=256)
 def _of_preset(name: str) -> Architecture:
-    return _read(preset(name), name)
+    return _read(preset(name), name, Seen())
 
 
 @lru_cache(maxsize=256)
-def _of_text(text: str, path: str | None) -> Architecture:
+def _of_text(text: str, path: str | None) -> Known:
     where = path or "the model's config"
-    content = _object(text, where)
+    content, seen = _object(text, where), Seen()
     try:
-        return _read(content, None)
+        architecture = _read(content, None, seen)
+        if path is None:
+            refuse_misspelt(content, seen)
     except PlannerError as error:
         raise type(error)(f"{where}: {error}") from error
+    return architecture, assumed_sizes(seen)
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
@@ -138,15 +180,17 @@ def _object(text: str, where: str) -> dict[str, Any]:
     return content
 
 
-def _read(content: Mapping[str, Any], name: str | None) -> Architecture:
+def _read(content: Mapping[str, Any], name: str | None, seen: Seen) -> Architecture:
     model_type = content.get("model_type")
     if not isinstance(model_type, str):
         raise PlannerError("model_type is missing: it names the family, such as llama")
-    fields = Fields(content, model_type, defaults_of(model_type))
+    fields = Fields(content, model_type, defaults_of(model_type), seen=seen)
     if model_type in _MULTIMODAL:
         return _MULTIMODAL[model_type](fields, name or model_type)
     if model_type == "qwen" and fields.has("visual"):
         return qwen_vl(fields, name or "qwen_vl")
     if model_type in RECIPES:
         return text_only(name or model_type, language_model(fields))
+    if model_type in _NO_DECODERS:
+        raise PlannerError(f"model_type {model_type!r} is no language model, nor one with towers")
     raise unknown_family("model_type", model_type, known_model_types())

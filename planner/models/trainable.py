@@ -1,7 +1,7 @@
 """What a method trains, by component: parameters with a gradient and optimizer states."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 from planner.architecture import Architecture, Linear
 from planner.errors import PlannerError
@@ -35,12 +35,13 @@ class Trainable:
     @property
     def components(self) -> dict[str, int]:
         """All counts by name."""
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def total(self) -> int:
         """Every parameter that has a gradient."""
-        return sum(self.components.values())
+        language = self.adapters + self.language_model + self.embeddings + self.head
+        return language + self.tower_adapters + self.towers + self.projector
 
 
 def trainable_of(architecture: Architecture, method: Method, towers: str = "frozen") -> Trainable:

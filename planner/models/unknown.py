@@ -21,6 +21,6 @@ def unknown_family(key: str, model_type: str, known: Iterable[str]) -> UnknownFa
     near = difflib.get_close_matches(model_type, sorted(known), n=3)
     hint = f" (near it: {', '.join(near)})" if near else ""
     return UnknownFamilyError(
-        f"{key} {model_type!r} is not known{hint}; count it where torch is installed: "
-        "python -m hpcjobs.train.count_model DIR > DIR/planner_count.json"
+        f"{key} {model_type!r} is not known{hint}; count the directory of its config.json "
+        "where torch is installed: python -m hpcjobs.train.count_model DIR > DIR/planner_count.json"
     )

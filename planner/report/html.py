@@ -36,6 +36,7 @@ def render_html(plan: Plan) -> str:
         "made": moment(plan.created),
         "title": words.title(plan),
         "question": question(plan),
+        "nearest": words.nearest_parts(plan),
         "binding": words.component_name(plan.binding),
         "prices": prices(plan),
         "assumptions": assumptions(plan),

@@ -62,6 +62,8 @@ def _answer(plan: Plan, paper: Paper) -> list[Text]:
 
 
 def _nothing_fits(plan: Plan, paper: Paper) -> list[Text]:
+    problem, instead = words.nearest_parts(plan)
+    labels = ("instead", *("or" for _ in instead[1:]))
     return [
         Text(),
         Text("Nothing that was asked for is feasible", style="bold red"),
@@ -69,7 +71,8 @@ def _nothing_fits(plan: Plan, paper: Paper) -> list[Text]:
             [
                 ("why", one_line(plan.why)),
                 ("most memory", words.component_name(plan.binding)),
-                ("nearest", one_line(plan.nearest) if plan.nearest else UNKNOWN),
+                ("nearest", problem),
+                *zip(labels, instead, strict=False),
                 *_unlock(plan),
             ]
         ),

@@ -1,5 +1,7 @@
 """The table of choices as lines that fit into the terminal."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
@@ -11,6 +13,8 @@ from planner.report.rows import NARROWEST, WIDEST, Column, Row, columns, few_row
 _MOST_ROWS = 12
 # From this level of narrowing on, columns stand closer together.
 _CLOSE = 5
+_SHORTEST = 10
+_SOCKET = re.compile(r"-(SXM\d?|PCIe)\b")
 
 
 def choices_table(rows: Sequence[Row], currency: str, paper: Paper) -> list[Text]:
@@ -24,7 +28,9 @@ def choices_table(rows: Sequence[Row], currency: str, paper: Paper) -> list[Text
         if 2 + sum(widths) + gap * (len(widths) - 1) <= paper.width:
             break
     else:
-        widths = _narrowed(widths, paper.width)
+        names = _short_names([row[0] for row in cells])
+        cells = [[names[row[0]], *row[1:]] for row in cells]
+        widths = _narrowed(_widths(chosen, cells), paper.width)
     lines = _header(chosen, widths, " " * gap)
     for row, words in zip(few, cells, strict=True):
         lines.append(_line(row, words, chosen, widths, " " * gap))
@@ -36,10 +42,21 @@ def _widths(chosen: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[in
     return [max(head, *(cell_len(row[at]) for row in cells), 0) for at, head in enumerate(heads)]
 
 
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names of cards without their socket, unless two would become one.
+
+    >>> list(_short_names(["A100-SXM4-80GB", "H100-SXM5", "H100-PCIe"]).values())
+    ['A100-80GB', 'H100-SXM5', 'H100-PCIe']
+    """
+    short = {name: _SOCKET.sub("", name) for name in names}
+    times = Counter(short.values())
+    return {name: text if times[text] == 1 else name for name, text in short.items()}
+
+
 def _narrowed(widths: list[int], room: int) -> list[int]:
-    """The card's name gives way where nothing else can."""
+    """The card's name gives way where nothing else can; what tells cards apart stays."""
     others = 1 + sum(widths[1:]) + len(widths)
-    return [max(8, room - others), *widths[1:]]
+    return [min(widths[0], max(_SHORTEST, room - others)), *widths[1:]]
 
 
 def _titles(column: Column) -> tuple[str, str]:

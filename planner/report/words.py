@@ -1,7 +1,7 @@
 """The planner's terms in words that a reader outside the field can follow."""
 
 from planner.plan import Ask, Choice, Plan
-from planner.report.figures import hours, money, one_line, plural
+from planner.report.figures import UNKNOWN, hours, money, one_line, plural
 from planner.workload import Method, Workload
 
 SHARDINGS = {
@@ -85,6 +85,17 @@ def title(plan: Plan) -> str:
 def card_name(choice: Choice) -> str:
     """The card, and whether it can be taken away."""
     return ("preemptible " if choice.preemptible else "") + one_line(choice.gpu)
+
+
+def nearest_parts(plan: Plan) -> tuple[str, tuple[str, ...]]:
+    """What stands in the way where nothing is feasible, and the changes that would help.
+
+    >>> from types import SimpleNamespace as Some
+    >>> nearest_parts(Some(nearest="too late. Possible instead: 2 days: 4 L40S; 1 day: 8 L40S"))
+    ('too late', ('2 days: 4 L40S', '1 day: 8 L40S'))
+    """
+    problem, _, instead = one_line(plan.nearest or UNKNOWN).partition(". Possible instead: ")
+    return problem, tuple(instead.split("; ")) if instead else ()
 
 
 def cards(choice: Choice) -> str:

@@ -1,12 +1,11 @@
 """Writes a plan as a page; the file's suffix says which kind."""
 
-import os
 from pathlib import Path
 
 from planner.errors import PlannerError
+from planner.output_file import replace_file
 from planner.plan import Plan
 
-_MODE = 0o600
 SUFFIXES = (".html", ".md", ".json")
 
 
@@ -29,25 +28,12 @@ def write_report(plan: Plan, path: Path) -> None:
     elif suffix == ".md":
         from planner.report.markdown import render_markdown
 
-        _replace(path, render_markdown(plan))
+        replace_file(path, _encoded(render_markdown(plan)))
     else:
         from planner.report.html import render_html
 
-        _replace(path, render_html(plan))
+        replace_file(path, _encoded(render_html(plan)))
 
 
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise PlannerError(f"cannot write {path}: {error.strerror}") from error
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from planner.cards import card_of
 from planner.errors import PlannerError
-from planner.estimate import check_images, notes_of
+from planner.estimate import check_together, notes_of
 from planner.models.read import architecture_of
 from planner.plan import PLAN_VERSION, Ask, CardOffer, Choice, Plan, Rejected
 from planner.search.candidate import Candidate
@@ -57,7 +57,7 @@ def search(
     _check(ask)
     refuse_inexact(ask, limits)
     architecture = architecture_of(ask.workload.model)
-    check_images(architecture, ask.workload)
+    check_together(architecture, ask.workload)
     evaluator = Evaluator(architecture, ask.workload, conditions, calibration)
     table = table_of(groups_of(ask, evaluator, limits))
     rows = order_of(ask, table, np.flatnonzero(within(ask, table)))

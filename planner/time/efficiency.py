@@ -36,7 +36,9 @@ def score_rate(part: Part, workload: Workload, card: Card) -> Quantity:
     share = _FLASH_HOPPER if card.name.startswith(_HOPPER) else _FLASH
     if card.bf16_tflops is None or workload.attention == "eager":
         share = _NO_FLASH
-    return peak * _TERA * share * part.length / (part.length + _FLASH_HALF)
+    # A part without tokens takes no time, at any rate.
+    length = np.maximum(part.length, 1.0)
+    return peak * _TERA * share * length / (length + _FLASH_HALF)
 
 
 def bandwidth(card: Card, constants: Constants) -> float:

@@ -25,7 +25,7 @@ from planner.search.search import search
 from planner.site_budget import read_site_budget
 
 APPROVER, OTHER_APPROVER, SUBMITTER = "daemon", "bin", "games"
-HASH = "c0ffee"
+HASH = "c0ffee00" * 8
 NOW = dt.datetime.now(tz=dt.UTC)
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs to be several users in turn")

@@ -1,9 +1,11 @@
 """``python -m planner`` as a user types it: a plan, its files, or one line of error."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -87,7 +89,9 @@ def test_nothing_possible_is_an_answer_with_the_nearest_plan(tmp_path):
         ([LORA, "planner.shardings=[]"], 2, "shardings is empty"),
         ([LORA, "planner.time_limit=soon"], 2, "time 'soon' is none of"),
         ([LORA, "planner.lengths.mean=300"], 2, "counts pictures too, and one takes 576 tokens"),
-        ([LORA, "parallel.micro_batch=5"], 2, "global_batch"),
+        ([LORA, "parallel.micro_batch=5"], 2, "a global batch of 128 cannot be kept exactly"),
+        ([LORA, "planner.lengths.max=100"], 2, "planner.lengths.max (100) counts pictures too"),
+        ([LORA, "planner.lengths.values=[700]"], 2, "planner.lengths.mean=null"),
         (["--config-dir", "nowhere", LORA], 2, "is not a directory"),
     ],
 )
@@ -97,3 +101,96 @@ def test_a_mistake_is_one_line(words, code, said, tmp_path):
     assert said in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["parallel=auto"],
+        ["train.global_batch=127"],
+        ["parallel.micro_batch=1", "train.global_batch=129"],
+        ["parallel=zero1", H200],
+        ["planner.keep_layout=true", H200],
+    ],
+)
+def test_every_plan_prints_a_line_that_submits_its_choice(tmp_path, words):
+    answer = planner(tmp_path, LORA, *words, "plan=plan.json")
+    assert answer.returncode == 0, answer.stderr
+    line = shlex.split(answer.stdout.splitlines()[-1].removeprefix("submit it with: "))
+    shown = subprocess.run(
+        [sys.executable, *line[1:], "dry_run=true"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    chosen = read_plan(tmp_path / "plan.json").chosen
+    name = line[[word.startswith("cluster.gpu_type=") for word in line].index(True)]
+    assert f"--gpus-per-node={name.partition('=')[2]}:{chosen.gpus_per_node}" in shown.stdout
+    if "parallel=auto" in line:
+        stage = chosen.sharding.removeprefix("zero")
+        assert f"ZeRO-{stage}, micro batch {chosen.micro_batch} x" in shown.stderr
+
+
+def test_a_batch_that_the_own_layout_does_not_divide_is_planned_and_not_submitted(tmp_path):
+    words = [LORA, "train.global_batch=127", H200]
+    assert planner(tmp_path, *words, "--json").returncode == 0
+    shown = subprocess.run(
+        [sys.executable, "-m", "hpcjobs.submit", *words, "dry_run=true"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert shown.returncode == 2
+    assert "global_batch" in shown.stderr
+
+
+def test_what_the_trainer_cannot_run_has_no_line_to_submit_it(tmp_path):
+    answer = planner(tmp_path, LORA, H200, "planner.shardings=[zero3]", "plan=plan.json")
+    assert answer.returncode == 0, answer.stderr
+    assert "it cannot be submitted as it is" in answer.stdout
+    assert "submit it with" not in answer.stdout
+    assert read_plan(tmp_path / "plan.json").config_hash == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plan=p.json", "report=/nowhere/r.html"], "cannot write /nowhere/r.html"),
+        (["plan=p.html", "report=p.html"], "are one file"),
+        (["plan=p.json", "report=link.md", "report=target.md"], "are one file"),
+        (["plan=p.json", "report=pipe.html"], "it is no regular file"),
+        (["plan=pipe.html"], "it is no regular file"),
+        (["plan=to_pipe"], "it is no regular file"),
+        (["plan=loop"], "cannot write loop"),
+    ],
+)
+def test_places_are_checked_before_anything_is_written(tmp_path, words, said):
+    os.mkfifo(tmp_path / "pipe.html")
+    (tmp_path / "link.md").symlink_to("target.md")
+    (tmp_path / "to_pipe").symlink_to("pipe.html")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    answer = planner(tmp_path, LORA, H200, *words)
+    assert answer.returncode == 2, (answer.stdout, answer.stderr)
+    assert said in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / "pipe.html").is_fifo()
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "plan.json").symlink_to("real/plan.json")
+    assert planner(tmp_path, LORA, H200, "plan=plan.json").returncode == 0
+    assert (tmp_path / "plan.json").is_symlink()
+    assert read_plan(tmp_path / "real" / "plan.json").chosen is not None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_behind_the_output_is_one_line(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(
+            [sys.executable, "-m", "planner", LORA, H200],
+            cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert answer.returncode == 3
+    assert answer.stderr == (
+        "error: cannot write the output: No space left on device; look at where it goes\n"
+    )

@@ -70,13 +70,13 @@ def test_the_page_shows_the_figures_of_this_code(found):
 
 # What has been reached, rounded up; the aims stand in docs/accuracy.md.
 BARS = {
-    "text": 9.5,
-    "vision": 9.5,
+    "text": 7.0,
+    "vision": 8.0,
     "below_p95": 90.0,
     "width": 1.15,
     "verdict": 98.0,
     "hard": 83.0,
     "lora": 16.5,
-    "full": 14.0,
+    "full": 10.0,
     "qlora": 18.5,
 }

@@ -38,7 +38,8 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs to be several us
 def plan():
     workload = {"model": "gemma-2b", "method": "lora", "seq_len": 1024, "samples": 10_000}
     offers = (CardOffer("A100-SXM4-80GB", 8, 8),)
-    return search(Ask(workload=read_workload(workload), global_batch=128, offers=offers))
+    ask = Ask(workload=read_workload(workload), global_batch=128, offers=offers)
+    return search(ask, config_hash="0123abcd" * 8)
 
 
 @pytest.fixture
@@ -249,5 +250,34 @@ def test_an_unknown_price_is_shown_as_unknown(path, plan):
     cost = replace(cost, price_per_gpu_hour=float("nan"), price_source="")
     choice = replace(plan.chosen, prediction=replace(plan.chosen.prediction, cost=cost))
     shown = "\n".join(summary(replace(plan, chosen=choice), path))
-    assert "cost         unknown USD (p95 unknown)" in shown
-    assert "unknown a GPU-hour, no source" in shown
+    assert "cost         unknown\n" in shown
+    assert "price        unknown, no source" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"config_hash": ""}, "is of no experiment"),
+        ({"config_hash": "abc"}, "is no SHA-256"),
+        ({"gpu_hours_p50": 0.05, "gpu_hours_p95": 0.1}, "says 0.05 GPU-hours, but"),
+        ({"cost_p50": -5.0}, "cost is below 0"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_cannot_be_approved(path, plan, changes, words):
+    figures = {name: value for name, value in changes.items() if name != "config_hash"}
+    prediction = plan.chosen.prediction
+    prediction = replace(prediction, cost=replace(prediction.cost, **figures))
+    changed = replace(
+        plan,
+        chosen=replace(plan.chosen, prediction=prediction),
+        config_hash=changes.get("config_hash", plan.config_hash),
+    )
+    write_plan(changed, path)
+    with pytest.raises(PlannerError, match=words) as error:
+        approve([str(path), "--yes"])
+    assert "\n" not in str(error.value)
+
+
+def test_an_approver_is_told_that_a_plan_does_not_fit(path, plan):
+    choice = replace(plan.chosen, prediction=replace(plan.chosen.prediction, fits=False))
+    assert "does NOT fit" in "\n".join(summary(replace(plan, chosen=choice), path))

@@ -3,7 +3,7 @@ from importlib.resources import files
 
 import pytest
 
-from planner.cards import GIB, card_names, card_of
+from planner.cards import GIB, assumed_card, card_names, card_of
 from planner.errors import PlannerError
 
 
@@ -38,6 +38,11 @@ from planner.errors import PlannerError
         ("a10g", "A10G"),
         ("A6000", "RTX A6000"),
         ("A6000 Ada 48GB", "RTX 6000 Ada"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000"),
+        ("NVIDIA B300 SXM6 AC", "B300"),
+        ("NVIDIA A100 80GB PCIe", "A100-PCIe-80GB"),
+        ("NVIDIA H100 NVL", "H100-NVL"),
     ],
 )
 def test_usual_spellings_find_the_card(spelling, name):
@@ -70,6 +75,25 @@ def test_an_unknown_card_is_one_line_with_a_hint(wrong, hint):
         card_of(wrong)
     assert hint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "assumed"),
+    [
+        ("a100", True),
+        ("A100-PCIe", True),
+        ("v100", True),
+        ("h100", True),
+        ("a100_40gb", False),
+        ("A100-SXM4-80GB", False),
+        ("A10", False),
+        ("h20", False),
+        ("rtx4090", False),
+        ("NVIDIA GH200 480GB", False),
+    ],
+)
+def test_a_name_of_cards_of_several_sizes_is_known_as_such(name, assumed):
+    assert assumed_card(name) is assumed
 
 
 def test_cards_without_bf16_compute_in_fp16():

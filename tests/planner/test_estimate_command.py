@@ -83,6 +83,11 @@ def test_memory_goes_the_way_that_everyone_knows(
         (json.dumps(LEAST | {"model": "gemma-2c"}), "line 2: "),
         (json.dumps(LEAST | {"model": "/nowhere/config.json"}), "line 2: "),
         (json.dumps(LEAST | {"images_per_sample": 1}), "gemma-2b has no vision tower"),
+        (json.dumps(LEAST | {"towers": "trainable"}), "no vision tower: leave towers out"),
+        (json.dumps(LEAST | {"method": "projector"}), "method projector trains nothing"),
+        (json.dumps(LEAST | {"model": "gpt2", "seq_len": 3000}), "above the 1024 positions"),
+        (json.dumps(LEAST | {"model": "opt-1.3b", "seq_len": 3000}), "above the 2048 positions"),
+        (json.dumps(LEAST | {"model": {"model_type": "llama", "hiden_size": 8}}), "did you mean"),
         (json.dumps(VLM | {"seq_len": 100}), "shorter than the 576 tokens of its images"),
         (json.dumps(LEAST | {"model": {"model_type": "llama", "hidden_size": -1}}), "line 2: "),
     ],
@@ -121,6 +126,72 @@ def test_a_file_that_cannot_be_read_is_one_line(
         path.write_bytes(content)
     with pytest.raises(PlannerError, match=message):
         estimate_lines([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "llama-3-8b", "seq_len": 9000}, "seq_len (9000) is above the 8192 positions"),
+        ({"gpu": "a100"}, "a100 read as A100-SXM4-80GB (80 GiB)"),
+        ({"gpu": "v100"}, "v100 read as V100-SXM2-16GB (16 GiB)"),
+        ({"gpus": 16, "sharding": "zero2"}, "interconnect.node_gb_per_s is not given: 200 GB/s"),
+        ({"model": {"model_type": "llama", "hidden_size": 2048}}, "from the defaults of llama"),
+    ],
+)
+def test_what_was_assumed_is_noted(
+    tmp_path: Path, capsys: Any, change: dict[str, object], words: str
+) -> None:
+    plain, assumed = answers(capsys, tmp_path / "w.jsonl", LEAST, LEAST | change)
+    assert any(words in note for note in assumed["notes"])
+    assert not any(words in note for note in plain["notes"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gpu": "a100_40gb"},
+        {"gpus": 16, "sharding": "zero2", "interconnect": {"node_gb_per_s": 50}},
+        {"gpus": 8, "sharding": "zero2"},
+    ],
+)
+def test_what_was_said_is_not_noted(tmp_path: Path, capsys: Any, change: dict[str, object]) -> None:
+    plain, said = answers(capsys, tmp_path / "w.jsonl", LEAST, LEAST | change)
+    assert said["notes"] == plain["notes"]
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u0085", "\x0c"])
+def test_only_a_newline_ends_a_line(tmp_path: Path, capsys: Any, letter: str) -> None:
+    path = tmp_path / "w.jsonl"
+    line = json.dumps(LEAST | {"id": f"a{letter}b"}, ensure_ascii=False)
+    path.write_text(line.replace("\\f", "\\u000c") + "\r\n", encoding="utf-8")
+    assert estimate_lines([str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == f"a{letter}b"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "w.jsonl"
+    path.write_text(json.dumps(LEAST), encoding="utf-8-sig")
+    assert estimate_lines([str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["fits"] is True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seq_len": 10**9},
+        {"micro_batch": 10**9, "grad_accum": 10**9, "samples": 10**18, "epochs": 1e6},
+        {"price_per_gpu_hour": 1e6, "steps": 10**18, "gpus": 8 * 10**8, "sharding": "zero3"},
+    ],
+)
+def test_the_largest_sizes_have_an_answer_that_json_can_say(
+    tmp_path: Path, capsys: Any, change: dict[str, object]
+) -> None:
+    path = tmp_path / "w.jsonl"
+    path.write_text(json.dumps(LEAST | change))
+    assert estimate_lines([str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "NaN" not in out
+    assert "Infinity" not in out
 
 
 def test_standard_input_is_a_dash(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,9 @@ models = st.builds(
 def test_any_dimensions_are_counted_exactly(tmp_path_factory, model):
     from dataclasses import replace
 
-    experiment = replace(composed("mgm_tiny", tmp_path_factory.getbasetemp(), "method=full"), model=model)
+    experiment = replace(
+        composed("mgm_tiny", tmp_path_factory.getbasetemp(), "method=full"), model=model
+    )
     with torch.device("meta"):
         built = build_model(model)
     assert figures_of(experiment).total == sum(p.numel() for p in built.parameters())

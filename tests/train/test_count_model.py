@@ -77,19 +77,19 @@ def test_counting_finds_what_the_tables_say(tmp_path, name):
 
 
 def test_the_planner_names_the_command_and_then_takes_its_answer(tmp_path, capsys):
-    write(tmp_path, {"model_type": "olmo2", **SMALL})
-    with pytest.raises(PlannerError, match=r"'olmo2' is not known.*hpcjobs.train.count_model"):
+    write(tmp_path, {"model_type": "glm4", **SMALL})
+    with pytest.raises(PlannerError, match=r"'glm4' is not known.*hpcjobs.train.count_model"):
         architecture_of(str(tmp_path))
     assert main([str(tmp_path)]) == 0
     answer = capsys.readouterr().out
     (tmp_path / "planner_count.json").write_text(answer)
     found = architecture_of(str(tmp_path))
-    assert found.name == "olmo2 (counted on the meta device)"
+    assert found.name == "glm4 (counted on the meta device)"
     assert found.parameters == json.loads(answer)["parameters"]
 
 
 def test_a_count_of_another_model_or_a_damaged_one_is_refused(tmp_path):
-    write(tmp_path, {"model_type": "olmo2", **SMALL})
+    write(tmp_path, {"model_type": "glm4", **SMALL})
     answer = count(build_model(tmp_path))
     file = tmp_path / "planner_count.json"
     for change, words in (

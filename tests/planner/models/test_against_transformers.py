@@ -35,6 +35,10 @@ TEXTS = [
     ("llama", {**SMALL, "attention_bias": True, "mlp_bias": True, "head_dim": 32}),
     ("llama", {**SMALL, "tie_word_embeddings": True, "num_key_value_heads": None}),
     ("mistral", {}),
+    ("olmo2", {}),
+    ("olmo2", {**SMALL, "attention_bias": True}),
+    ("granite", {}),
+    ("granite", {**SMALL, "mlp_bias": True, "tie_word_embeddings": True}),
     ("qwen2", SMALL),
     ("qwen3", SMALL),
     ("qwen3", {**SMALL, "attention_bias": True, "tie_word_embeddings": True}),
@@ -105,6 +109,15 @@ MULTIMODAL = [
     ("gemma-3-4b", LLAVA),
     ("blip2-opt-2.7b", BLIP),
     ({"model_type": "llava"}, LLAVA),
+    ({"model_type": "llava_onevision"}, LLAVA),
+    (
+        {
+            "model_type": "llava_onevision",
+            "text_config": {**SMALL, "model_type": "qwen2", "tie_word_embeddings": True},
+            "vision_config": {**VISION, "model_type": "siglip_vision_model"},
+        },
+        LLAVA,
+    ),
     (
         {
             "model_type": "llava",

@@ -1,14 +1,18 @@
 """A model is a preset, a path or content; mistakes end in one line."""
 
+import dataclasses
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from meta_models import CONFIG_MAPPING
 
 from planner.errors import PlannerError
+from planner.estimate import estimate
 from planner.models.presets import preset, preset_names
-from planner.models.read import architecture_of, known_model_types
+from planner.models.read import architecture_of, assumptions_of, known_model_types
+from planner.read_workload import read_workload
 
 LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4}
 
@@ -207,6 +211,9 @@ def test_unread_keys_of_a_published_config_do_no_harm():
         ({"model_type": "mixtral", "num_experts_per_tok": 9}, r"num_experts_per_tok \(9\)"),
         ({"model_type": "minicpmv", "version": "1.0"}, "version '1.0' of MiniCPM-V"),
         ({"model_type": "llava_llama", "mm_vision_tower": "x/y"}, "mm_vision_tower 'x/y'"),
+        ({"model_type": "llava_llama", "llm_cfg": {}}, "llm_cfg: VILA and NVILA keep sizes"),
+        ({"model_type": "bert"}, "'bert' is no language model"),
+        ({"model_type": "siglip_vision_model"}, "is no language model"),
     ],
 )
 def test_an_impossible_config_ends_in_one_line(content, words):
@@ -228,8 +235,9 @@ def test_a_wrong_name_or_file_ends_in_one_line(tmp_path):
         str(tmp_path / "list.json"): "must be a JSON object, not list",
         str(tmp_path / "binary.json"): "no text file",
         str(tmp_path / "empty"): "has no config.json",
+        "": "model is empty",
         "a\0b": "neither a preset nor a path",
-        "x" * 5000: "cannot be read|neither",
+        "x" * 5000: "neither",
     }.items():
         with pytest.raises(PlannerError, match=words) as caught:
             architecture_of(name)
@@ -241,6 +249,177 @@ def test_content_that_is_no_json_ends_in_one_line():
         architecture_of({"model_type": object()})
     with pytest.raises(PlannerError, match="must be a name, a path or an object"):
         architecture_of(5)
+
+
+LLAVA_QWEN_7B = {
+    "model_type": "llava_qwen",
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "intermediate_size": 18944,
+    "vocab_size": 152064,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_patch_merge_type": "spatial_unpad",
+}
+
+
+@pytest.mark.parametrize(
+    "tower", ["google/siglip-so400m-patch14-384", "/data/siglip_so400m_patch14_384/"]
+)
+def test_llava_with_siglip_is_as_large_as_published_and_leaves_one_layer_out(tower):
+    """lmms-lab/llava-onevision-qwen2-7b-ov has 8,030,348,832 parameters on its page."""
+    architecture = architecture_of(LLAVA_QWEN_7B | {"mm_vision_tower": tower})
+    assert architecture.parameters == 8_030_348_832
+    assert architecture.image_tokens == 729
+
+
+@pytest.mark.parametrize(
+    "tower", ["openai/clip-vit-large-patch14-336", "/ckpt/openai_clip-vit-large-patch14-336"]
+)
+def test_clip_is_known_by_the_end_of_its_path(tower):
+    content = LLAVA_QWEN_7B | {"mm_vision_tower": tower}
+    assert architecture_of(content).image_tokens == 576
+
+
+def test_sizes_that_a_config_leaves_out_are_named_with_the_family_that_gave_them():
+    (note,) = assumptions_of(LLAMA | {"max_position_embeddings": 4096})
+    assert note.endswith("taken from the defaults of llama")
+    assert "num_hidden_layers" in note
+    assert "hidden_size" not in note
+    (first, *_) = assumptions_of({"model_type": "llava"})
+    assert "text_config.hidden_size" in first
+    assert assumptions_of("llava-1.5-7b") == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"model_type": "llama", "hiden_size": 2048},
+            "unknown field hiden_size; did you mean 'hidden_size'?",
+        ),
+        (
+            {"model_type": "llava", "text_config": {"num_hiden_layers": 4}},
+            "unknown field text_config.num_hiden_layers; did you mean 'num_hidden",
+        ),
+    ],
+)
+def test_a_misspelt_size_inline_is_refused_with_the_right_spelling(content, message):
+    with pytest.raises(PlannerError, match=message):
+        architecture_of(content)
+
+
+@pytest.mark.parametrize("model_type", sorted({*known_model_types()} & {*CONFIG_MAPPING}))
+def test_no_other_key_of_a_real_config_is_taken_for_a_misspelt_size(model_type):
+    for field in dataclasses.fields(CONFIG_MAPPING[model_type]):
+        try:
+            architecture_of({"model_type": model_type, field.name: None})
+        except PlannerError as error:
+            assert "did you mean" not in str(error)
+
+
+def test_a_count_that_failed_leaves_the_model_uncounted(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "phi3_v"}')
+    (tmp_path / "planner_count.json").write_text("")
+    with pytest.raises(PlannerError, match=r"'phi3_v' is not known.*count_model"):
+        architecture_of(str(tmp_path))
+
+
+def counted(model_type, linears, hidden=64):
+    """What the counting program writes, for a model of two alike layers."""
+    layer = [
+        {"name": name, "inputs": inputs, "outputs": outputs, "copies": copies}
+        for name, inputs, outputs, copies in linears
+    ]
+    inner = 2 * sum(inputs * outputs * copies for _, inputs, outputs, copies in linears)
+    tower = {
+        "name": "language_model",
+        "kind": "decoder",
+        "family": model_type,
+        "hidden": hidden,
+        "heads": 4,
+        "kv_heads": 4,
+        "head_dim": 16,
+        "intermediate": 128,
+        "gated": True,
+        "activation": "silu",
+        "norm": "rms",
+        "norms_per_layer": 2,
+        "qk_norm": False,
+        "embeddings": 640,
+        "final": 64,
+        "groups": [{"count": 2, "linears": layer, "other": 128}],
+    }
+    return {
+        "version": 1,
+        "model_type": model_type,
+        "vocab": 10,
+        "tied": True,
+        "head_bias": False,
+        "parameters": inner + 2 * 128 + 704,
+        "max_positions": 128,
+        "towers": [],
+        "language_model": tower,
+        "projector": {"linears": [], "other": 0},
+    }
+
+
+ATTENTION = [(f"{name}_proj", 64, 64, 1) for name in "qkvo"]
+
+
+@pytest.mark.parametrize(
+    ("linears", "words"),
+    [
+        ([("in_proj", 64, 128, 1), ("out_proj", 128, 64, 1)], "layers without attention"),
+        ([("q", 64, 64, 2), ("o", 64, 64, 2), ("wi", 64, 128, 1)], "is an encoder-decoder"),
+    ],
+)
+def test_a_counted_model_whose_layers_are_no_decoders_is_refused(tmp_path, linears, words):
+    (tmp_path / "config.json").write_text('{"model_type": "new"}')
+    (tmp_path / "planner_count.json").write_text(json.dumps(counted("new", linears)))
+    with pytest.raises(PlannerError, match=words):
+        architecture_of(str(tmp_path))
+
+
+def test_counted_experts_that_are_stored_the_other_way_round_are_turned(tmp_path):
+    experts = [("gate_up_proj", 256, 64, 4), ("down_proj", 64, 128, 4)]
+    (tmp_path / "config.json").write_text('{"model_type": "new"}')
+    answer = counted("new", ATTENTION + experts)
+    (tmp_path / "planner_count.json").write_text(json.dumps(answer))
+    architecture = architecture_of(str(tmp_path))
+    (group,) = architecture.language_model.groups
+    assert [(x.inputs, x.outputs) for x in group.linears[-2:]] == [(64, 256), (128, 64)]
+    assert architecture.parameters == answer["parameters"]
+
+
+def test_a_counted_tower_is_as_wide_as_its_matrices(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "new"}')
+    answer = counted("new", ATTENTION)
+    tower = answer["language_model"] | {"name": "vision", "kind": "encoder", "hidden": 1408}
+    answer |= {"towers": [tower], "parameters": 2 * answer["parameters"]}
+    (tmp_path / "planner_count.json").write_text(json.dumps(answer))
+    (found,) = architecture_of(str(tmp_path)).towers
+    assert (found.hidden, found.heads * found.head_dim) == (64, 64)
+
+
+def test_a_counted_model_with_towers_asks_for_the_tokens_of_an_image(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "new"}')
+    answer = counted("new", ATTENTION)
+    tower = answer["language_model"] | {"name": "vision", "kind": "encoder"}
+    answer |= {"towers": [tower], "parameters": 2 * answer["parameters"]}
+    (tmp_path / "planner_count.json").write_text(json.dumps(answer))
+    asked = {"model": str(tmp_path), "method": "lora", "seq_len": 128}
+    with pytest.raises(PlannerError, match="image_tokens is needed"):
+        estimate(read_workload(asked))
+    for more in ({"images_per_sample": 0}, {"image_tokens": 16}):
+        assert estimate(read_workload(asked | more)).memory.allocated_bytes > 0
+
+
+def test_a_name_without_end_is_cut_in_the_message():
+    with pytest.raises(PlannerError) as caught:
+        architecture_of("x" * 100_000)
+    assert len(str(caught.value)) < 400
 
 
 KEYS = sorted({key for name in preset_names() for key in preset(name)})

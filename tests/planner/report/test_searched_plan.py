@@ -39,7 +39,10 @@ def pages(plan: Plan) -> dict[str, str]:
 PLANS = {
     "priced": {},
     "without a length": {"workload": {"samples": None}},
-    "without a price": {"offers": (CardOffer("RTX A5000", 4, 8),)},
+    "without a price": {
+        "offers": (CardOffer("RTX A5000", 4, 8),),
+        "workload": {"model": "gemma-2b", "seq_len": 512},
+    },
     "too large": {"workload": {"model": "llama-3-70b", "method": "full", "seq_len": 8192}},
     "reserved": {"workload": {"memory_metric": "reserved"}},
 }

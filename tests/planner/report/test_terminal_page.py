@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from planner.approval import plan_hash
 from planner.plan import Plan
+from planner.report.html import render_html
 from planner.report.terminal import show_plan
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -141,3 +143,17 @@ def test_markup_in_names_stays_text():
         type(plan)(**{field: getattr(plan, field) for field in plan.__slots__} | {"why": "[red]x[/red] :smile:"}), 80
     )  # fmt: skip
     assert "[red]x[/red] :smile:" in text
+
+
+def test_several_ways_out_are_a_list_and_no_long_sentence():
+    ways = ["LoRA: 1 x L40S (20.1 GiB)", "cards of 80 GB: 1 x H100-SXM5 (60.0 GiB)"]
+    nearest = f"no configuration fits into memory. Possible instead: {'; '.join(ways)}"
+    plan = replace(infeasible(), nearest=nearest)
+    lines = printed(plan, 100).splitlines()
+    assert any(line.endswith("no configuration fits into memory") for line in lines)
+    assert all(any(line.endswith(way) for line in lines) for way in ways)
+    assert all(f"<li>{way}</li>" in render_html(plan) for way in ways)
+
+
+def test_the_narrowest_table_tells_the_cards_of_two_memories_apart():
+    assert not [line for line in printed(small(), 40).splitlines() if "~" in line and "GB" in line]
