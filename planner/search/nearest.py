@@ -69,7 +69,7 @@ def _problem(ask: Ask, table: Table) -> str:
         usable = card_of(choice.gpu).usable_bytes
         return (
             f"no configuration fits into memory: the smallest needs "
-            f"{gib(float(memory.process_p95_bytes))} at p95 of the {gib(usable)} of a "
+            f"{gib(float(memory.unlimited_p95_bytes))} at p95 of the {gib(usable)} of a "
             f"{choice.gpu}, {gib(float(memory.components[binding]))} of them {binding}"
         )
     fit = np.flatnonzero(table.fits)
