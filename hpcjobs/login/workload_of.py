@@ -84,8 +84,7 @@ def describe(experiment: Experiment) -> Described:
     notes = (
         length_note,
         samples_note,
-        f"logits for at most {100 * share:.0f} % of a sample: the trainer leaves pictures and "
-        f"prompts out",
+        f"logits for at most {100 * share:.0f} % of a sample: pictures and prompts are left out",
     )
     return Described(read_workload(raw), tuple(note for note in notes if note))
 
