@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from hpcjobs.login.console import silence_stdout
@@ -65,6 +66,25 @@ def _mend_streams() -> None:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; {self.prog} --help shows what there is")
+
+
+def add_overrides(parser: argparse.ArgumentParser, choices: str) -> None:
+    """The words of every command that composes an experiment; ``choices`` names those that ship."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="OVERRIDE",
+        help=f"Hydra overrides; experiments: {choices}",
+    )
+    parser.add_argument(
+        "--config-dir",
+        "-cd",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a directory with configuration groups of your own; may be given several times",
+    )
 
 
 def parser(program: str, description: str, epilog: str = "") -> argparse.ArgumentParser:

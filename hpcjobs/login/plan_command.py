@@ -131,21 +131,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     choices = ", ".join(group_choices("experiment"))
     parser = door.parser("planner", "Plan an experiment: memory, time and cost.", _EXAMPLES)
     parser.prog = "python -m planner"
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="OVERRIDE",
-        help=f"Hydra overrides; experiments: {choices}",
-    )
-    parser.add_argument(
-        "--config-dir",
-        "-cd",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a directory with configuration groups of your own; may be given several times",
-    )
+    door.add_overrides(parser, choices)
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     words = parser.parse_intermixed_args(argv)
     for word in words.overrides:

@@ -125,21 +125,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = door.parser(
         "submit", "Submit a fine-tuning run to Slurm, or run it on this machine.", _EXAMPLES
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="OVERRIDE",
-        help=f"Hydra overrides; experiments: {choices}",
-    )
-    parser.add_argument(
-        "--config-dir",
-        "-cd",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a directory with configuration groups of your own; may be given several times",
-    )
+    door.add_overrides(parser, choices)
     parser.add_argument("--multirun", "-m", action="store_true", help=argparse.SUPPRESS)
     words = parser.parse_intermixed_args(argv)
     if words.multirun:

@@ -3,7 +3,6 @@
 import datetime as dt
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from planner.calibration.observation import MemoryObservation, TimeObservation
 from planner.calibration.robust_fit import LIMIT
 from planner.errors import PlannerError
 from planner.memory.overhead import CONSTANTS as MEMORY_CONSTANTS
+from planner.output_file import replace_file
 from planner.time.constants import DEFAULT as TIME_CONSTANTS
 
 CALIBRATION_VERSION = 1
-_MODE = 0o600
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,18 +121,8 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         PlannerError: the file cannot be written.
     """
     content = json.dumps(msgspec.to_builtins(calibration), indent=1).encode() + b"\n"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise PlannerError(f"cannot write the calibration {path}: {error.strerror}") from error
+    replace_file(path, content)
