@@ -42,13 +42,18 @@ def longest_of(lengths: Lengths, samples: Quantity) -> Longest:
     if len(lengths.values) == 1:
         only = float(lengths.values[0])
         return Longest(only, only * only)
-    values, inverse = np.unique(np.asarray(samples, dtype=float), return_inverse=True)
-    means, squares = _moments(lengths, values)
-    shape = np.shape(samples)
-    return Longest(
-        cast("Quantity", means[inverse].reshape(shape)[()]),
-        cast("Quantity", squares[inverse].reshape(shape)[()]),
-    )
+    drawn = np.asarray(samples, dtype=float)
+    return _longest_of(lengths, drawn.tobytes(), drawn.shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _longest_of(lengths: Lengths, samples: bytes, shape: tuple[int, ...]) -> Longest:
+    """A search asks the same for every card and stage."""
+    drawn = np.frombuffer(samples, dtype=float)
+    values, inverse = np.unique(drawn, return_inverse=True)
+    means, squares = (moment[inverse].reshape(shape) for moment in _moments(lengths, values))
+    means.flags.writeable = squares.flags.writeable = False
+    return Longest(cast("Quantity", means[()]), cast("Quantity", squares[()]))
 
 
 def _moments(
