@@ -32,6 +32,15 @@ def _no_job_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[None]:
         cluster.cancel_all()
 
 
+@pytest.fixture(autouse=True)
+def _umask_stays() -> Iterator[None]:
+    """A command's door makes everything private, for the rest of its process; tests share one."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def weird_tmp_path(tmp_path: Path) -> Path:
     """A directory with the characters in its name that unquoted shell and sbatch lines break on."""

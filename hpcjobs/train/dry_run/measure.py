@@ -118,6 +118,7 @@ def _begin(phase: str, live: LiveTensors) -> None:
 
 
 def _keep_higher(phases: Phases, name: str, live: LiveTensors) -> None:
+    gc.collect()
     new, old = _figures(live), phases.get(name, {})
     phases[name] = {key: max(value, old.get(key, 0)) for key, value in new.items()}
 
