@@ -95,10 +95,7 @@ def compose_planned(
         PlannerError: see ``compose_experiment``.
     """
     here = here or Path.cwd()
-    raw = _compose_raw(_with_search_path(overrides, config_dirs))
-    raw = with_typed_auto(raw, overrides)
-    values = {key: raw.pop(key) for key in ("runs_dir", "run_dir", "dry_run") if key in raw}
-    request, given = build(Request, values), given_keys(raw, overrides)
+    raw, request, given = _composed_parts(overrides, config_dirs)
     if not is_auto(raw):
         experiment = _absolute(build(Experiment, raw), here)
         return Composed(
@@ -129,10 +126,7 @@ def compose_free(
         ConfigError: anything that cannot be composed, is unknown, mistyped or impossible.
     """
     here = here or Path.cwd()
-    raw = _compose_raw(_with_search_path(overrides, config_dirs))
-    raw = with_typed_auto(raw, overrides)
-    values = {key: raw.pop(key) for key in ("runs_dir", "run_dir", "dry_run") if key in raw}
-    request, given = build(Request, values), given_keys(raw, overrides)
+    raw, request, given = _composed_parts(overrides, config_dirs)
     keeps = raw["planner"]["keep_layout"] is True and not is_auto(raw)
     draft = raw if keeps else without_auto(raw)
     experiment = _absolute(build(Experiment, draft), here)
@@ -140,6 +134,15 @@ def compose_free(
     return Composed(
         request=request, experiment=experiment, given=given, wanted=wanted, keeps_layout=keeps
     )
+
+
+def _composed_parts(
+    overrides: Sequence[str], config_dirs: Sequence[Path]
+) -> tuple[dict[str, Any], Request, frozenset[str]]:
+    """The experiment as Hydra composed it, what is asked of the submission, and the given keys."""
+    raw = with_typed_auto(_compose_raw(_with_search_path(overrides, config_dirs)), overrides)
+    values = {key: raw.pop(key) for key in ("runs_dir", "run_dir", "dry_run") if key in raw}
+    return raw, build(Request, values), given_keys(raw, overrides)
 
 
 def _compose_raw(overrides: Sequence[str]) -> dict[str, Any]:

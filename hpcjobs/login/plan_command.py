@@ -17,11 +17,11 @@ from hpcjobs.run.schema import did_you_mean
 from planner.output_file import check_outputs
 from planner.plan import Choice, Plan
 from planner.plan_file import encode_plan, write_plan
+from planner.report.write import SUFFIXES
 
 EXIT_NOTHING_FITS = 1
 COMMANDS = ("estimate", "approve", "calibrate", "verify")
 """What ``python -m planner`` can do besides, each in a module of its own."""
-_SUFFIXES = (".html", ".md", ".json")
 _EXAMPLES = """\
 examples:
   python -m planner +experiment=mgm_lora
@@ -160,8 +160,8 @@ def _own_words(words: Sequence[str], name: str) -> list[Path]:
 
 def _check_paths(reports: Sequence[Path]) -> None:
     for path in reports:
-        if path.suffix not in _SUFFIXES:
+        if path.suffix not in SUFFIXES:
             raise ConfigError(
-                f"report={path} has none of the endings {', '.join(_SUFFIXES)}: write "
+                f"report={path} has none of the endings {', '.join(SUFFIXES)}: write "
                 f"report=report.html"
             )

@@ -8,7 +8,7 @@ from planner.architecture import Architecture
 from planner.layout import Layout, Quantity
 from planner.memory.allocated import Allocated
 from planner.memory.language import language_of
-from planner.memory.lengths import longest_of
+from planner.memory.lengths import longest_in_run
 from planner.memory.parts import Parts, joined
 from planner.memory.sharded import Sharded
 from planner.memory.sharding import sharded_of
@@ -30,7 +30,7 @@ def allocated_of(
     """
     trained = trained_of(architecture, workload)
     sharded = sharded_of(architecture, workload, layout, trained, kernels)
-    length = longest_of(workload, layout)
+    length = longest_in_run(workload, layout)
     vision = vision_of(architecture, workload, layout)
     language = language_of(architecture, workload, layout, length, trained, sharded, kernels)
     moving: dict[str, Parts] = {}

@@ -52,15 +52,7 @@ def llava(fields: Fields, name: str) -> Architecture:
     """
     text = language_model(fields.nested("text_config", "llama"))
     tower = vision_tower(fields.nested("vision_config", "clip_vision_model", absent=CLIP_L_336))
-    return with_towers(
-        name,
-        fields.model_type,
-        text,
-        (tower,),
-        _two_layers(fields, tower, text),
-        _image_tokens(fields, tower),
-        tied=_tied(fields, text),
-    )
+    return _with_one_tower(fields, name, text, tower, tied=_tied(fields, text))
 
 
 def llava_next(fields: Fields, name: str) -> Architecture:
@@ -73,16 +65,8 @@ def llava_next(fields: Fields, name: str) -> Architecture:
     """
     text = language_model(fields.nested("text_config", "llama"))
     tower = vision_tower(fields.nested("vision_config", "clip_vision_model", absent=CLIP_L_336))
-    return with_towers(
-        name,
-        fields.model_type,
-        text,
-        (tower,),
-        _two_layers(fields, tower, text),
-        _image_tokens(fields, tower),
-        tied=fields.flag("tie_word_embeddings"),
-        projector_other=text.tower.hidden,
-    )
+    tied = fields.flag("tie_word_embeddings")
+    return _with_one_tower(fields, name, text, tower, tied=tied, row_end=text.tower.hidden)
 
 
 def llava_onevision(fields: Fields, name: str) -> Architecture:
@@ -96,6 +80,14 @@ def llava_onevision(fields: Fields, name: str) -> Architecture:
     text = language_model(fields.nested("text_config", "qwen2"))
     vision = fields.nested("vision_config", "siglip_vision_model", absent=_ONEVISION_TOWER)
     tower = vision_tower(vision)
+    tied = _tied(fields, text)
+    return _with_one_tower(fields, name, text, tower, tied=tied, row_end=text.tower.hidden)
+
+
+def _with_one_tower(
+    fields: Fields, name: str, text: Text, tower: Tower, *, tied: bool, row_end: int = 0
+) -> Architecture:
+    """A tower, two layers, a language model; ``row_end``: parameters that end a row of patches."""
     return with_towers(
         name,
         fields.model_type,
@@ -103,8 +95,8 @@ def llava_onevision(fields: Fields, name: str) -> Architecture:
         (tower,),
         _two_layers(fields, tower, text),
         _image_tokens(fields, tower),
-        tied=_tied(fields, text),
-        projector_other=text.tower.hidden,
+        tied=tied,
+        projector_other=row_end,
     )
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from planner.architecture import Architecture, LayerGroup, Linear, Tower
 from planner.layout import Layout, Quantity
+from planner.lengths import longest_of
 from planner.time.elementwise import element_bytes, kernel_count, loss_bytes
-from planner.time.lengths import longest_of
 from planner.time.mask import (
     Passes,
     head_passes,

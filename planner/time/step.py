@@ -7,6 +7,7 @@ import numpy as np
 from planner.architecture import Architecture
 from planner.cards import Card
 from planner.layout import Layout, Quantity
+from planner.lengths import longest_of, mean_length
 from planner.models.trainable import trainable_of
 from planner.prediction import StepTime
 from planner.time.communication import Traffic, collective_seconds, traffic_of
@@ -14,7 +15,6 @@ from planner.time.constants import DEFAULT, Constants
 from planner.time.data import loading_seconds, wait_seconds
 from planner.time.efficiency import dequantise_seconds, gpu_seconds, host_seconds
 from planner.time.flops import part_flops
-from planner.time.lengths import longest_of, mean_length
 from planner.time.optimizer import optimizer_seconds, parameter_seconds
 from planner.time.parts import Part, images_of, parts_of
 from planner.workload import Workload

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.time.lengths import longest_of, mean_length
+from planner.lengths import longest_of, mean_length
 from planner.workload import Lengths
 
 
