@@ -43,6 +43,7 @@ from hpcjobs.login.slurm_submit import (
 from hpcjobs.login.submission_lock import submission_lock
 from hpcjobs.run.errors import ConfigError, HpcjobsError, SchedulerError
 from hpcjobs.run.experiment import Experiment
+from hpcjobs.run.trust import refuse_untrusted
 from planner.errors import PlannerError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def submit(argv: Sequence[str]) -> int:
     if request.dry_run:
         return _dry_run(job, composed.note, composed.plan)
     on_slurm = _on_slurm(experiment)
+    refuse_untrusted(job.run.path, experiment.cluster.trusted)
     refuse_other_run(job.run, experiment)
     refuse_if_busy(job.run)
     console = make_console()

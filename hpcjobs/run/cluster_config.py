@@ -51,6 +51,8 @@ class Cluster:
     """A file of NAME=VALUE lines, mode 0600, read on the node at use: the place for secrets."""
     python: str | None = None
     """The interpreter on the nodes; null is the one that submits."""
+    trusted: tuple[str, ...] = ()
+    """Users and @groups that may be able to write above the run directory."""
 
     def __post_init__(self) -> None:
         """Checks times, names and that nothing written here is a secret."""
