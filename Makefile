@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types walls unit docs clean
+.PHONY: demo test check lint types walls unit docs soak clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m hpcjobs.submit +experiment=mgm_lora_demo
@@ -20,7 +20,7 @@ lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
-	shellcheck tests/cluster/*.sh .ci/run
+	shellcheck tests/cluster/*.sh singularity/*.sh .ci/run
 
 types:
 	$(BIN)/mypy
@@ -45,6 +45,11 @@ $(VENV)/.demo: pyproject.toml
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/pip install --quiet -e ".[train,demo,dev]"
 	touch $@
+
+# 200 random kills of one training on a real Slurm: about three hours; writes benchmarks/soaking/report.*
+soak: $(VENV)/.dev
+	bash tests/cluster/install.sh
+	$(BIN)/python benchmarks/soak.py --kills 200 --seed 1
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

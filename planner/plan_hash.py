@@ -13,6 +13,7 @@ _LEFT_OUT = (
     "planner",
     "budget",
     "container",
+    "health",
     "model.path",
     "model.tokenizer",
     "parallel.grad_accum",

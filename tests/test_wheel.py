@@ -30,6 +30,8 @@ def test_the_wheel_holds_what_the_commands_read(installed):
     assert "hpcjobs/conf/config.yaml" in names
     assert "hpcjobs/conf/experiment/mgm_lora_demo.yaml" in names
     assert "hpcjobs/sbatch_templates/job.sbatch.j2" in names
+    assert "hpcjobs/singularity/train.def" in names
+    assert "hpcjobs/singularity/lock.txt" in names
     assert "hpcjobs/data/demo_captions.json" in names
     assert not {name for name in names if name.startswith(("conf/", "tests/"))}
 

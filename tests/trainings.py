@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcjobs.login.compose import compose_experiment
+from hpcjobs.run.fence import open_fence
 from hpcjobs.run.files import make_private_dir, write_json
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.schema import plain
@@ -44,9 +45,16 @@ def prepare(words: Sequence[str], path: Path) -> RunDir:
     return run
 
 
+def begin_attempt(run: RunDir) -> int:
+    """Does what the broker does before it starts the processes."""
+    number = run.new_attempt()
+    open_fence(run, number)
+    return number
+
+
 def train_all(runs: Sequence[RunDir], processes: int = 1) -> list[Verdict | None]:
     """Gives every run one attempt, one after another; returns what rank 0 says of each."""
-    numbers = [run.new_attempt() for run in runs]
+    numbers = [begin_attempt(run) for run in runs]
     words = [f"{run.path}:{number}" for run, number in zip(runs, numbers, strict=True)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,6 +1,6 @@
 """Looks at every sample before the first step, so that none vanishes silently later."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -22,6 +22,7 @@ def check_samples(
     rank: int = 0,
     world_size: int = 1,
     threads: int = 8,
+    alive: Callable[[], None] = lambda: None,
 ) -> list[BadSample]:
     """Encodes this rank's share of the samples and looks at their pictures.
 
@@ -31,6 +32,7 @@ def check_samples(
         rank: which share.
         world_size: how many share the work.
         threads: pictures looked at side by side.
+        alive: called now and then.
 
     Returns:
         The broken ones in the order of the samples.
@@ -39,6 +41,7 @@ def check_samples(
     bad: list[BadSample] = []
     with ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(share), _AT_ONCE):
+            alive()
             part = share[first : first + _AT_ONCE]
             found = pool.map(lambda sample: _check(dataset, sample, how), part)
             bad += [sample for sample in found if sample is not None]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcjobs.run.elastic import split_range
 from hpcjobs.run.errors import ConfigError, HpcjobsError
 from hpcjobs.run.experiment import Experiment, Parallel
 from hpcjobs.run.files import read_json
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from planner.plan import Plan
 
 AUTO = "auto"
-_PARALLEL = ("zero_stage", "nodes", "gpus_per_node", "micro_batch", "grad_accum")
-_DRAFT = {"zero_stage": 0, "nodes": 1, "gpus_per_node": 1, "micro_batch": 1, "grad_accum": None}
+_OFFLOADS = ("offload_optimizer", "offload_params")
+_PARALLEL = ("zero_stage", *_OFFLOADS, "nodes", "gpus_per_node", "micro_batch", "grad_accum")
+_DRAFT = {
+    "zero_stage": 0, "offload_optimizer": "none", "offload_params": "none",
+    "nodes": 1, "gpus_per_node": 1, "micro_batch": 1, "grad_accum": None,
+}  # fmt: skip
 """One card, one sample: valid with every global batch."""
 _CLUSTER = ("time", "mem", "cpus_per_node", "partition", "gpu_type")
 """What a choice sets besides the layout, unless a word of the command line does."""
@@ -70,8 +75,32 @@ def without_auto(raw: Mapping[str, Any]) -> dict[str, Any]:
         key: _DRAFT[key] if key in _DRAFT and value == AUTO else value
         for key, value in parallel.items()
     }
-    build(Parallel, plain, "parallel")
+    build(Parallel, _with_stage_for_offload(plain, parallel.get("zero_stage") == AUTO), "parallel")
     return {**raw, "parallel": {**plain, **_DRAFT}}
+
+
+def _with_stage_for_offload(parallel: Mapping[str, Any], is_free: bool) -> dict[str, Any]:
+    """A layout whose offload was given and whose stage was not: 3 has every offload."""
+    offloads = any(parallel.get(key) == "cpu" for key in _OFFLOADS)
+    return {**parallel, "zero_stage": 3} if offloads and is_free else dict(parallel)
+
+
+def with_node_range(parallel: dict[str, Any]) -> dict[str, Any]:
+    """Reads ``nodes: 2-4`` as sbatch would: at least 2 and at most 4.
+
+    Raises:
+        ConfigError: a range beside ``auto``: the planner plans one number of nodes.
+    """
+    found = split_range(parallel.get("nodes"))
+    if found is None:
+        return parallel
+    if is_auto({"parallel": parallel}):
+        raise ConfigError(
+            f"parallel.nodes={parallel['nodes']} goes with a layout of your own: write "
+            f"parallel=zero2 parallel.gpus_per_node=N parallel.micro_batch=N, or one number of "
+            f"nodes beside parallel=auto"
+        )
+    return {**parallel, "min_nodes": found[0], "nodes": found[1]}
 
 
 def given_keys(raw: Mapping[str, Any], words: Sequence[str]) -> frozenset[str]:
@@ -139,16 +168,7 @@ def _planned(
     from hpcjobs.login.plan_applied import applied
     from hpcjobs.login.plan_question import answer, question_of
 
-    allowed = ("zero0", "zero1", "zero2")
-    settings = experiment.planner
-    stages = tuple(stage for stage in settings.shardings if stage in allowed)
-    if not stages or settings.offloads != ("none",):
-        raise ConfigError(
-            "parallel=auto chooses what the trainer knows: ZeRO 0 to 2 without offload; write "
-            "planner.shardings=[zero0,zero1,zero2] planner.offloads=[none]"
-        )
-    trainer = replace(experiment, planner=replace(settings, shardings=stages))
-    question = question_of(trainer, wanted, given, cards)
+    question = question_of(experiment, wanted, given, cards)
     plan = answer(question, experiment, given)
     if plan.chosen is None:
         raise ConfigError(f"parallel=auto: {plan.nearest}")
@@ -192,7 +212,8 @@ def wanted_layout(
 ) -> Parallel:
     """The given values, on one card and one sample where nothing is given."""
     values = {key: raw["parallel"][key] for key in _PARALLEL if f"parallel.{key}" in given}
-    return replace(experiment.parallel, **values)
+    free = "parallel.zero_stage" not in given
+    return replace(experiment.parallel, **_with_stage_for_offload(values, free))
 
 
 def _on_cpu(experiment: Experiment, wanted: Parallel, given: frozenset[str]) -> Automatic:
@@ -246,8 +267,8 @@ def words_of(experiment: Experiment) -> str:
     parallel = experiment.parallel
     card = experiment.cluster.gpu_type or "card"
     return (
-        f"{parallel.nodes} x {parallel.gpus_per_node} {card}, ZeRO-{parallel.zero_stage}, micro "
-        f"batch {parallel.micro_batch} x accumulation {experiment.grad_accum}, checkpointing "
+        f"{parallel.nodes} x {parallel.gpus_per_node} {card}, {parallel.words}, micro batch "
+        f"{parallel.micro_batch} x accumulation {experiment.grad_accum}, checkpointing "
         f"{'on' if experiment.train.grad_checkpointing else 'off'}"
     )
 

@@ -17,6 +17,7 @@ from hpcjobs.login.auto_parallel import (
     given_keys,
     is_auto,
     wanted_layout,
+    with_node_range,
     with_typed_auto,
     without_auto,
 )
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _NO_KEY = re.compile(r"Could not override '([^']+)'")
 # Groups and mappings that are empty until a user adds to them; Hydra wants a plus for that.
-_OPEN_KEYS = ("experiment", "probe", "cluster.sbatch", "cluster.env.")
+_OPEN_KEYS = ("experiment", "probe", "checkpoint", "cluster.sbatch", "cluster.env.")
 _NO_CHOICE = re.compile(r"Could not find '([^']+)'")
 
 
@@ -141,6 +142,7 @@ def _composed_parts(
 ) -> tuple[dict[str, Any], Request, frozenset[str]]:
     """The experiment as Hydra composed it, what is asked of the submission, and the given keys."""
     raw = with_typed_auto(_compose_raw(_with_search_path(overrides, config_dirs)), overrides)
+    raw = {**raw, "parallel": with_node_range(raw["parallel"])}
     values = {key: raw.pop(key) for key in ("runs_dir", "run_dir", "dry_run") if key in raw}
     return raw, build(Request, values), given_keys(raw, overrides)
 
@@ -216,7 +218,7 @@ def group_choices(group: str) -> list[str]:
 def _absolute(experiment: Experiment, here: Path) -> Experiment:
     """Makes the experiment's paths absolute: a job starts in another directory."""
     model, data, cluster = experiment.model, experiment.data, experiment.cluster
-    budget = experiment.budget
+    budget, method, container = experiment.budget, experiment.method, experiment.container
     return replace(
         experiment,
         budget=replace(
@@ -226,10 +228,17 @@ def _absolute(experiment: Experiment, here: Path) -> Experiment:
             approvals=budget.approvals and absolute(here, budget.approvals),
         ),
         data=replace(data, root=absolute(here, data.root)),
+        method=replace(method, start_from=method.start_from and absolute(here, method.start_from)),
         model=replace(
             model,
             path=model.path and absolute(here, model.path),
             tokenizer=model.tokenizer and absolute(here, model.tokenizer),
+        ),
+        container=replace(
+            container,
+            image=container.image and absolute(here, container.image),
+            hf_home=container.hf_home and absolute(here, container.hf_home),
+            cache_dir=container.cache_dir and absolute(here, container.cache_dir),
         ),
         cluster=replace(cluster, env_file=cluster.env_file and absolute(here, cluster.env_file)),
     )

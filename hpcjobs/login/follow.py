@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from hpcjobs.login.override_word import override_word
 from hpcjobs.run.errors import TrainingFailedError
@@ -19,7 +20,9 @@ from hpcjobs.run.verdict import Verdict, read_verdict
 
 POLL_S = 0.5
 _LOG_LINES = 15
+_ALARMS = {"alarm": ("alarm", "yellow"), "alarm_cleared": ("over", "dim")}
 _ROOM_BYTES = 1 << 16
+_TOLD_BY_LOGS = ("crash", "hang", "unknown")
 
 
 def follow(run: RunDir, console: Console, ended: Callable[[], bool]) -> None:
@@ -53,6 +56,8 @@ class _Watched:
         for event in self.events.new_lines():
             if event["kind"] == "training":
                 self.steps = event["steps"]
+            elif event["kind"] in _ALARMS:
+                show_alarm(event, progress.console)
         for line in self.metrics.new_lines():
             if line["kind"] == "train":
                 self.last = line
@@ -69,6 +74,13 @@ class _Watched:
             steps=f"{self.last['step']}/{self.steps} steps",
             figures=f"loss {self.last['loss']:.3f}, {self.last['samples_per_s']:.1f} samples/s",
         )
+
+
+def show_alarm(event: dict[str, Any], console: Console) -> None:
+    """Prints one line about an alarm, or that it is over."""
+    word, style = _ALARMS[event["kind"]]
+    line = Text(f"{word}: {event['text']}", style=style)
+    console.print(line, soft_wrap=True)
 
 
 def latest_verdict(run: RunDir, after: int = 0) -> Verdict | None:
@@ -101,7 +113,7 @@ def show_result(run: RunDir, console: Console, after: int = 0) -> None:
         console.print(f"{word}, saved at step {_shown(verdict.step)}. Go on with:")
         show_resumption(run, console)
         return
-    if verdict is not None and verdict.status == "never":
+    if verdict is not None and verdict.status == "never" and verdict.cause not in _TOLD_BY_LOGS:
         console.print("once that is mended, go on with:")
         show_resumption(run, console)
         raise TrainingFailedError(verdict.reason)

@@ -7,13 +7,16 @@ from pathlib import Path
 from hpcjobs.login import door
 from hpcjobs.login.console import make_console
 from hpcjobs.login.follow import follow, show_result
-from hpcjobs.login.slurm_submit import holder_alive
+from hpcjobs.login.slurm_submit import holder_alive, slurm_is_here
+from hpcjobs.node.queue import jobs_of
 from hpcjobs.run.errors import InputError
 from hpcjobs.run.files import read_lines
 from hpcjobs.run.holder import current_holder
 from hpcjobs.run.layout import RunDir
 
 _ASK_EVERY_S = 5.0
+_STAYS_ENDED = ("follow_up_refused", "time_used_up")
+_GOES_ON = ("submitted", "requeued", "follow_up", "attempt_started")
 
 
 def follow_command(argv: Sequence[str]) -> int:
@@ -47,17 +50,25 @@ class _Watch:
             return False
         self._asked_at = time.monotonic()
         holder = current_holder(self._run)
-        return holder is not None and holder_alive(holder) is False
+        return _nobody_waits(self._run) if holder is None else holder_alive(holder) is False
+
+
+def _nobody_waits(run: RunDir) -> bool:
+    """Whether Slurm knows no job of a run any more, such as after the one that waited was ended."""
+    return run.submissions.exists() and slurm_is_here() and jobs_of(run) == []
 
 
 def has_ended(run: RunDir) -> bool:
     """Whether nothing more happens to a run by itself; one that waits to be requeued goes on."""
     ended = False
+    goes_on: tuple[str, ...] = ("restart",)
     for event in read_lines(run.events):
+        if event["kind"] == "attempt_started":  # outside Slurm nobody starts it again
+            goes_on = ("restart", "later") if event.get("job_id") else ("restart",)
         if event["kind"] == "attempt_ended":
-            ended = event["action"]["kind"] == "exit"
-        elif event["kind"] == "requeue_refused":
+            ended = event["decision"]["kind"] not in goes_on
+        elif event["kind"] in _STAYS_ENDED:
             ended = True
-        elif event["kind"] in ("submitted", "attempt_started"):
+        elif event["kind"] in _GOES_ON:
             ended = False
     return ended

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from hpcjobs.login.container_planned import missing_image
 from hpcjobs.node.env_file import read_env_file
 from hpcjobs.run.errors import InputError
 from hpcjobs.run.experiment import Experiment
@@ -16,7 +17,12 @@ _END_BYTES = 4096
 
 def missing_inputs(experiment: Experiment) -> list[str]:
     """Says which of the model and data files cannot be read here, each with its remedy."""
-    return [*_missing_model(experiment), *_missing_data(experiment)]
+    return [
+        *_missing_model(experiment),
+        *_missing_start(experiment),
+        *_missing_data(experiment),
+        *missing_image(experiment.container),
+    ]
 
 
 def refuse_missing(experiment: Experiment) -> None:
@@ -52,7 +58,8 @@ def refuse_full_disk(experiment: Experiment, run: RunDir, checkpoint_bytes: int)
         InputError: what is free and what is needed.
     """
     # The next one is written before the oldest goes; those that a continued run has, it has.
-    keep = experiment.train.checkpoint.keep + 1
+    plan = experiment.train.checkpoint
+    keep = plan.keep + plan.keep_best + 1
     coming = max(1, keep - len(committed_steps(run.checkpoints)))
     needed = coming * checkpoint_bytes
     existing = next(parent for parent in [run.path, *run.path.parents] if parent.exists())
@@ -87,6 +94,13 @@ def _missing_model(experiment: Experiment) -> list[str]:
                 f"model directory {path} holds no .safetensors file: write model.path=DIR"
             )
     return problems if experiment.data.builtin else problems + _bad_tokenizer(experiment)
+
+
+def _missing_start(experiment: Experiment) -> list[str]:
+    start = experiment.method.start_from
+    if start is None or Path(start).is_dir():
+        return []
+    return [f"method.start_from: {start} is no directory: name a result, or write null"]
 
 
 def _bad_tokenizer(experiment: Experiment) -> list[str]:

@@ -1,4 +1,4 @@
-"""A run on this machine, through submitit's local executor."""
+"""A run whose broker is here, through submitit's local executor: this machine, an allocation."""
 
 import os
 import shlex
@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from hpcjobs.login.prepare import Job
 from hpcjobs.run.events import record_event
+
+_FOR_EVER_MIN = 10 * 365 * 24 * 60
 
 
 class LocalRun(Protocol):
@@ -24,13 +26,19 @@ class LocalRun(Protocol):
 def start_locally(job: Job) -> LocalRun:
     """Starts the run's broker on this machine and returns at once.
 
+    With ``cluster=allocation`` the processes run on the nodes of the Slurm allocation that this
+    is called in, and the end of that counts instead of ``cluster.time``.
+
     The job ignores the terminal's interrupt and hang-up: it is stopped by ``stop_locally``,
     which lets it save first, and it survives the end of the session.
     """
     from submitit.helpers import CommandFunction
     from submitit.local.local import LocalExecutor
 
-    words = [sys.executable, "-Iu", str(job.run.node_archive), "local", str(job.run.path)]
+    cluster, parallel = job.experiment.cluster, job.experiment.parallel
+    in_allocation = cluster.kind == "allocation"
+    words = [sys.executable, "-Iu", str(job.run.node_archive)]
+    words += ["allocation" if in_allocation else "local", str(job.run.path)]
 
     class BrokerExecutor(LocalExecutor):  # type: ignore[misc]
         """submitit's executor, running the broker instead of its pickle."""
@@ -39,10 +47,9 @@ def start_locally(job: Job) -> LocalRun:
         def _submitit_command_str(self) -> str:
             return shlex.join(words)
 
-    cluster, parallel = job.experiment.cluster, job.experiment.parallel
     executor: Any = BrokerExecutor(folder=job.run.submitit)
     executor.update_parameters(
-        timeout_min=cluster.time_s / 60,
+        timeout_min=_FOR_EVER_MIN if in_allocation else cluster.time_s / 60,
         signal_delay_s=cluster.signal_lead_s,
         gpus_per_node=0 if parallel.device == "cpu" else parallel.gpus_per_node,
         stderr_to_stdout=True,

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 from hpcjobs.run.cluster_config import slurm_time_s
 from hpcjobs.run.errors import ConfigError
 from hpcjobs.run.experiment import Experiment
-from hpcjobs.run.plan_config import CardEntry
+from hpcjobs.run.plan_config import CardEntry, Sharding
 from planner.plan import Choice
 from planner.prediction import GIB
 
@@ -16,20 +17,16 @@ _MEM_MARGIN = 1.1
 _MINUTE_S = 60
 
 
-_STAGES = ("zero0", "zero1", "zero2")
-
-
 def unknown_to_trainer(choice: Choice) -> str | None:
     """Why the trainer cannot run a choice, in one line; None where it can.
 
-    It has DeepSpeed's stages 0 to 2 without offload, and one way to compute the loss.
+    It has DeepSpeed's four stages with and without offload, and one way to compute the loss.
     """
-    if choice.sharding in _STAGES and choice.offload == "none" and choice.loss == "fp32":
+    if choice.sharding in get_args(Sharding) and choice.loss == "fp32":
         return None
     return (
-        f"the trainer runs ZeRO 0 to 2 without offload, and the plan has {choice.sharding} with "
-        f"offload {choice.offload}, loss {choice.loss}: plan again with "
-        f"planner.shardings=[zero0,zero1,zero2] planner.offloads=[none]"
+        f"the trainer runs ZeRO 0 to 3 with the loss in fp32, and the plan has {choice.sharding}, "
+        f"loss {choice.loss}: plan again with python -m planner +experiment=NAME"
     )
 
 
@@ -46,6 +43,8 @@ def applied(
     parallel = replace(
         experiment.parallel,
         zero_stage=int(choice.sharding.removeprefix("zero")),  # type: ignore[arg-type]
+        offload_optimizer="none" if choice.offload == "none" else "cpu",
+        offload_params="cpu" if choice.offload == "optimizer_params" else "none",
         nodes=choice.nodes,
         gpus_per_node=choice.gpus_per_node,
         micro_batch=choice.micro_batch,

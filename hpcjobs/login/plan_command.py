@@ -93,16 +93,10 @@ def _show(made: Plan, written: Sequence[Path]) -> None:
 def _show_submission(
     made: Plan, composed: Composed, overrides: Sequence[str], config_dirs: Sequence[Path]
 ) -> None:
-    from hpcjobs.login.plan_applied import unknown_to_trainer
-
     if made.chosen is None:
         return
-    unknown = unknown_to_trainer(made.chosen)
-    if unknown is not None:
-        line = f"it cannot be submitted as it is: {unknown}"
-    else:
-        words = submission_words(made.chosen, composed, overrides, config_dirs)
-        line = f"submit it with: {shlex.join(words)}"
+    words = submission_words(made.chosen, composed, overrides, config_dirs)
+    line = f"submit it with: {shlex.join(words)}"
     make_console().print(line, soft_wrap=True, markup=False)
 
 

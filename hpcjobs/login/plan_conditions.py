@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcjobs.login.workload_of import describe
-from hpcjobs.run.experiment import Experiment
+from hpcjobs.run.experiment import Checkpoint, Experiment
 from planner.cards import card_of
 from planner.cost import Energy
 from planner.errors import PlannerError
@@ -41,13 +41,21 @@ def conditions_of(experiment: Experiment) -> Conditions:
         reliability=Reliability(
             preemptions_per_day=PREEMPTIONS_PER_DAY if rate is None else rate,
             queue_s=3600.0 * (settings.queue_hours or 0.0),
-            checkpoint_interval_s=saves.every_s if saves.every_steps is None else None,
+            failures_per_1000_node_days=experiment.cluster.failures_per_1000_node_days,
+            checkpoint_interval_s=_interval_s(saves),
         ),
         energy=energy,
         prices=None if settings.prices is None else read_prices(settings.prices),
         currency=settings.currency,
         account=experiment.cluster.account,
     )
+
+
+def _interval_s(saves: Checkpoint) -> float | None:
+    """Seconds between checkpoints; None takes the interval that loses least, as ``auto`` does."""
+    if saves.every_steps is not None or saves.every_s == "auto":
+        return None
+    return saves.every_s
 
 
 def calibration_of(experiment: Experiment) -> "Calibration | None":
@@ -91,7 +99,10 @@ def as_configured(experiment: Experiment) -> tuple[Prediction, bool]:
     offer = CardOffer(card.name, parallel.gpus_per_node, parallel.world_size, price)
     workload = describe(experiment).workload
     option = Option(
-        f"zero{parallel.zero_stage}", "none", experiment.train.grad_checkpointing, workload.loss
+        f"zero{parallel.zero_stage}",
+        parallel.offload,
+        experiment.train.grad_checkpointing,
+        workload.loss,
     )
     chosen = Candidate(
         offer, option, parallel.micro_batch, parallel.world_size, parallel.gpus_per_node

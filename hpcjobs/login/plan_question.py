@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hpcjobs.login.plan_applied import applied, unknown_to_trainer
+from hpcjobs.login.plan_applied import applied
 from hpcjobs.login.plan_conditions import COMMON_CARDS, calibration_of, conditions_of
 from hpcjobs.login.workload_of import describe
 from hpcjobs.run.experiment import Experiment, Parallel
-from hpcjobs.run.plan_config import CardEntry
+from hpcjobs.run.plan_config import CardEntry, Offload
 from hpcjobs.run.schema import plain
 from planner.cards import card_of
 from planner.plan import Ask, CardOffer, Choice, Plan
@@ -71,7 +71,7 @@ def question_of(
         deadline_hours=settings.deadline_hours,
         budget=settings.budget,
         shardings=(stage,) if "parallel.zero_stage" in given else settings.shardings,
-        offloads=settings.offloads,
+        offloads=_offloads(settings.offloads, wanted, given),
         grad_ckpt=_checkpointing(experiment, given),
         micro_batches=_micro_batches(train.global_batch, wanted, given),
     )
@@ -85,9 +85,34 @@ def question_of(
 
 
 LAYOUT = frozenset(
-    "parallel.zero_stage parallel.nodes parallel.gpus_per_node parallel.micro_batch "
-    "parallel.grad_accum train.grad_checkpointing".split()
+    "parallel.zero_stage parallel.offload_optimizer parallel.offload_params parallel.nodes "
+    "parallel.gpus_per_node parallel.micro_batch parallel.grad_accum "
+    "train.grad_checkpointing".split()
 )
+
+
+_PLACES: Mapping[Offload, tuple[str, str]] = {
+    "none": ("none", "none"),
+    "optimizer": ("cpu", "none"),
+    "optimizer_params": ("cpu", "cpu"),
+}
+"""Of every offload, where the states and the weights lie."""
+
+
+def _offloads(
+    considered: Sequence[Offload], wanted: Parallel, given: frozenset[str]
+) -> tuple[Offload, ...]:
+    """The offloads to search: those of the settings, unless what was given excludes them all."""
+
+    def fits(offload: Offload) -> bool:
+        states, weights = _PLACES[offload]
+        is_free = [f"parallel.offload_{what}" not in given for what in ("optimizer", "params")]
+        return (is_free[0] or states == wanted.offload_optimizer) and (
+            is_free[1] or weights == wanted.offload_params
+        )
+
+    possible = tuple(offload for offload in _PLACES if fits(offload))
+    return tuple(offload for offload in considered if offload in possible) or possible
 
 
 def _checkpointing(experiment: Experiment, given: frozenset[str]) -> tuple[bool, ...]:
@@ -165,8 +190,6 @@ def _offer(entry: CardEntry) -> CardOffer:
 def answer(question: Question, experiment: Experiment, given: frozenset[str]) -> Plan:
     """Searches, and signs the plan with the hash of the experiment that it leads to.
 
-    What the trainer cannot run leads to none: its plan has no hash, and cannot be approved.
-
     Raises:
         PlannerError: the question cannot be answered as it is put.
     """
@@ -179,8 +202,6 @@ def answer(question: Question, experiment: Experiment, given: frozenset[str]) ->
     )
     planned = experiment
     if plan.chosen is not None:
-        if unknown_to_trainer(plan.chosen):
-            return plan
         planned = applied(experiment, plan.chosen, question.entry_of(plan.chosen), given)
     return replace(plan, config_hash=config_hash(plain(planned)))
 

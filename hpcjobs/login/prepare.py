@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.login.compose import Request, absolute
-from hpcjobs.login.node_archive import partial_archive, write_node_archive
-from hpcjobs.login.render import check_run_path, render_script
+from hpcjobs.login.container_planned import planned_container
+from hpcjobs.login.node_archive import partial_archive, write_node_archive, write_train_archive
+from hpcjobs.login.render import check_run_path, own_option, render_script
 from hpcjobs.login.secrets import refuse_secrets
+from hpcjobs.login.site import UNKNOWN_SITE, Site
+from hpcjobs.node.health_exclude import store_of
 from hpcjobs.run.errors import ConfigError, InputError
 from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.files import make_private_dir, read_json, write_json, write_text
@@ -30,8 +33,10 @@ if TYPE_CHECKING:
 
 # What a continued run may change: where it runs, how long and how safely, not what it computes.
 _FREE = frozenset(
-    "cluster container planner budget data.workers data.bad_samples_max train.checkpoint "
-    "train.log_every_steps".split()
+    "cluster container health watch planner budget data.workers data.bad_samples_max "
+    "train.checkpoint train.log_every_steps train.export parallel.nodes parallel.min_nodes "
+    "parallel.gpus_per_node parallel.micro_batch parallel.grad_accum parallel.offload_optimizer "
+    "parallel.offload_params".split()
 )
 _PACKAGES = ("hpcjobs", "torch", "deepspeed", "transformers", "peft", "submitit", "hydra-core")
 
@@ -48,6 +53,8 @@ class Job:
     """Made where ``parallel=auto`` asked for it."""
     budget: dict[str, Any] | None = None
     """What the budget was asked for, and who approved it; None where nobody had to."""
+    site: Site = UNKNOWN_SITE
+    """What the cluster says of the place that the script asks for."""
 
 
 def plan_job(
@@ -56,6 +63,7 @@ def plan_job(
     environment: Mapping[str, str],
     here: Path,
     plan: "Plan | None" = None,
+    site: Site = UNKNOWN_SITE,
 ) -> Job:
     """Chooses the run directory and renders the script; writes nothing.
 
@@ -65,10 +73,10 @@ def plan_job(
     run = RunDir(_run_path(request, experiment, here))
     check_run_path(run.path)
     python = experiment.cluster.python or sys.executable
-    script = render_script(experiment, run, python)
+    script = render_script(experiment, run, python, site)
     refuse_secrets("the configuration", repr(plain(experiment)), environment)
     refuse_secrets("the batch script", script, environment)
-    return Job(experiment, run, python, script, plan)
+    return Job(experiment, run, python, script, plan, site=site)
 
 
 def write_run(
@@ -98,9 +106,9 @@ def write_run(
 
 def _remove_files(run: RunDir) -> None:
     """Takes back what a submission writes, and nothing that it finds."""
-    archive = run.node_archive
+    archives = (run.node_archive, run.train_archive)
     own = (run.config, run.record, run.launch, run.script, run.plan)
-    for path in (*own, archive, partial_archive(archive)):
+    for path in (*own, *archives, *map(partial_archive, archives)):
         path.unlink(missing_ok=True)
     for directory in (run.checkpoints, run.submitit, run.path):
         with contextlib.suppress(OSError):
@@ -120,6 +128,7 @@ def _write_files(job: Job, record: dict[str, Any]) -> None:
             write_text(job.run.plan, encode_plan(job.plan).decode())
         write_launch(job.run.launch, _launch(job))
         write_node_archive(job.run.node_archive)
+        write_train_archive(job.run.train_archive)
         write_text(job.run.script, job.script)
     except OSError as error:
         raise InputError(
@@ -170,15 +179,38 @@ def _run_path(request: Request, experiment: Experiment, here: Path) -> Path:
 
 def _launch(job: Job) -> Launch:
     cluster, parallel = job.experiment.cluster, job.experiment.parallel
+    in_allocation = cluster.kind == "allocation"  # that is the user's own job, not the run's
     return Launch(
         python=job.python,
         nodes=parallel.nodes,
+        min_nodes=parallel.min_nodes,
+        batch_units=job.experiment.batch_units,
         processes_per_node=parallel.gpus_per_node,
         cpus_per_node=cluster.cpus_per_node,
-        requeue=cluster.requeue,
+        requeue=cluster.requeue and not in_allocation,
         env=cluster.process_env,
         env_file=cluster.env_file,
+        follow_up=cluster.follow_up and not in_allocation,
+        signal_lead_s=cluster.signal_lead_s,
+        failures_max=cluster.failures_max,
+        interruptions_max=cluster.interruptions_max,
+        exclude=own_option(cluster, "exclude"),
+        comment=own_option(cluster, "comment"),
+        job_time_s=job.site.job_time_s(cluster),
+        total_s=_total_s(job),
+        code=str(job.run.train_archive),
+        container=planned_container(job.experiment, job.run),
+        gpus_expected={"cuda": parallel.gpus_per_node, "cpu": 0}.get(parallel.device),
+        health=plain(job.experiment.health),
+        watch=plain(job.experiment.watch),
+        bad_nodes=str(store_of(job.experiment.health.bad_nodes)),
     )
+
+
+def _total_s(job: Job) -> int | None:
+    """What all jobs of a run in chunks may take; a planned time is a job's, and bounds no run."""
+    is_bound = job.site.in_chunks(job.experiment.cluster) and _plan_record(job) is None
+    return job.experiment.cluster.time_s if is_bound else None
 
 
 def _record(job: Job, overrides: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hpcjobs.login.assets import asset_dir
+from hpcjobs.login.site import UNKNOWN_SITE, Site
+from hpcjobs.run.bad_nodes import merge_exclude
 from hpcjobs.run.checks import has_control_character
+from hpcjobs.run.cluster_config import Cluster
 from hpcjobs.run.errors import ConfigError
 from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.layout import RunDir
@@ -18,20 +21,23 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:,=@+%\[\]-]+")
 Option = tuple[str, str | None]
 
 
-def render_script(experiment: Experiment, run: RunDir, python: str) -> str:
+def render_script(
+    experiment: Experiment, run: RunDir, python: str, site: Site = UNKNOWN_SITE
+) -> str:
     """Renders ``sbatch_templates/job.sbatch.j2``.
 
     Args:
         experiment: the validated experiment.
         run: the run directory; only its paths are used.
         python: interpreter that starts the broker.
+        site: what the cluster says of the place; unknown by default.
 
     Raises:
         ConfigError: a value that no quoting makes safe.
     """
     template = _templates().get_template("job.sbatch.j2")
     return template.render(
-        options=sbatch_options(experiment, run),
+        options=sbatch_options(experiment, run, site),
         setup=experiment.cluster.setup,
         python=python,
         archive=str(run.node_archive),
@@ -41,22 +47,33 @@ def render_script(experiment: Experiment, run: RunDir, python: str) -> str:
     )
 
 
-def sbatch_options(experiment: Experiment, run: RunDir) -> list[Option]:
+def sbatch_options(experiment: Experiment, run: RunDir, site: Site = UNKNOWN_SITE) -> list[Option]:
     """The long options of the job's ``#SBATCH`` lines, in the order in which people read them."""
     parallel, cluster = experiment.parallel, experiment.cluster
     options: list[Option] = [("job-name", experiment.name), ("output", _log_pattern(run))]
     options += [("open-mode", "append")]
     for name in ("partition", "account", "qos", "constraint"):
         options += _given(name, getattr(cluster, name))
-    options += [("nodes", str(parallel.nodes)), ("ntasks-per-node", "1")]
+    options += [("nodes", parallel.node_words)]
+    if parallel.min_nodes is None:  # with it Slurm 22.05 gives a range's fewest nodes, never more
+        options += [("ntasks-per-node", "1")]
     options += [("cpus-per-task", str(cluster.cpus_per_node))]
     if parallel.device != "cpu":
         kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
         options += [("gpus-per-node", f"{kind}{parallel.gpus_per_node}")]
-    options += [*_given("mem", cluster.mem), ("time", str(cluster.time))]
+    options += [*_given("mem", cluster.mem), ("time", site.job_time(cluster))]
     options += [("requeue" if cluster.requeue else "no-requeue", None)]
     options += [("signal", f"B:USR2@{cluster.signal_lead_s}"), ("export", "ALL")]
-    return options + _further(cluster.sbatch)
+    further = dict(cluster.sbatch)
+    if site.bad_nodes:
+        further["exclude"] = merge_exclude(own_option(cluster, "exclude"), site.bad_nodes)
+    return options + _further(further)
+
+
+def own_option(cluster: Cluster, name: str) -> str | None:
+    """What the user gave an sbatch option; None where nothing was given."""
+    value = cluster.sbatch.get(name)
+    return None if value is None or isinstance(value, bool) else str(value)
 
 
 def sbatch_word(value: str) -> str:

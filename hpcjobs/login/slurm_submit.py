@@ -7,17 +7,22 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
-from hpcjobs.login.job_environment import job_environment, only_variables
 from hpcjobs.login.prepare import Job
-from hpcjobs.node.slurm import is_configured, job_alive
+from hpcjobs.node.queue import jobs_of
+from hpcjobs.node.slurm import is_configured, job_alive, refused
 from hpcjobs.run.errors import RunHeldError, SchedulerError
 from hpcjobs.run.events import record_event
 from hpcjobs.run.files import append_line, read_lines
 from hpcjobs.run.holder import Holder, local_alive, refuse_if_held
+from hpcjobs.run.job_environment import job_environment
 from hpcjobs.run.layout import RunDir
+
+_LOOK_AGAIN_S = (2.0, 4.0, 8.0)
+"""When the queue is looked at after an ``sbatch`` whose answer was lost."""
 
 
 def slurm_is_here() -> bool:
@@ -33,9 +38,25 @@ def sbatch_command(run: RunDir) -> list[str]:
 def submit_to_slurm(job: Job) -> str:
     """Submits the run's ``job.sbatch`` and returns the job id.
 
+    Where ``sbatch`` gave up waiting for the answer, the job may have been accepted: it is then
+    found by its script, since no job of this run was there before.
+
     Raises:
         SchedulerError: Slurm refused, with what it said.
     """
+    try:
+        job_id = _sbatch(job)
+    except SchedulerError as error:
+        found = _accepted_unheard(job.run, str(error))
+        if found is None:
+            raise
+        job_id = found
+    append_line(job.run.submissions, {"time": round(time.time(), 3), "job_id": job_id})
+    record_event(job.run, "submitted", job_id=job_id, script=str(job.run.script))
+    return job_id
+
+
+def _sbatch(job: Job) -> str:
     from submitit.core.utils import CommandFunction, FailedJobError, FailedSubmissionError
     from submitit.slurm.slurm import SlurmExecutor
 
@@ -56,33 +77,61 @@ def submit_to_slurm(job: Job) -> str:
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
         raise SchedulerError(f"Slurm refused the job: {_refusal(error)}") from error
     sys.stderr.write(heard.getvalue())
-    job_id = str(submitted.job_id)
-    append_line(job.run.submissions, {"time": round(time.time(), 3), "job_id": job_id})
-    record_event(job.run, "submitted", job_id=job_id, script=str(job.run.script))
-    return job_id
+    return str(submitted.job_id)
+
+
+def _accepted_unheard(run: RunDir, said: str) -> str | None:
+    """The job that Slurm made although ``sbatch`` failed; None where there is none."""
+    if not refused(subprocess.CompletedProcess([], 1, "", said)).passing:
+        return None
+    for pause_s in _LOOK_AGAIN_S:
+        time.sleep(pause_s)
+        if found := jobs_of(run):
+            return found[0]
+    return None
+
+
+@contextmanager
+def only_variables(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Replaces this process's environment while ``sbatch`` is called."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def refuse_if_busy(run: RunDir) -> None:
-    """Refuses a run that a live or queued job holds.
+    """Refuses a run that a live or queued job holds, also one that was submitted by hand.
 
     Raises:
         RunHeldError: names the holder, or says that it cannot be known.
     """
     refuse_if_held(run, holder_alive)
-    submissions = list(read_lines(run.submissions))
-    if not submissions or not slurm_is_here():
+    if not run.script.exists() or not slurm_is_here():
         return
-    job_id = str(submissions[-1]["job_id"])
-    if job_alive(job_id) is not False:
+    submissions = list(read_lines(run.submissions))
+    last = str(submissions[-1]["job_id"]) if submissions else None
+    busy = jobs_of(run) or []
+    if last is not None and job_alive(last) is not False:
+        busy.append(last)
+    if busy:
         raise RunHeldError(
-            f"{run.path} belongs to Slurm job {job_id}, which is queued, running or not visible; "
-            f"cancel it first (scancel {job_id}), or use another run_dir"
+            f"{run.path} belongs to Slurm job {busy[0]}, which is queued, running or not visible; "
+            f"cancel it first (scancel {busy[0]}), or use another run_dir"
         )
 
 
 def holder_alive(holder: Holder) -> bool | None:
-    """Says whether a holder lives, asking Slurm or this machine; None is not known."""
-    if holder.job_id is None:
+    """Says whether a holder lives, asking Slurm or this machine; None is not known.
+
+    Inside the holder's own allocation its process is what counts.
+    """
+    inside = holder.job_id is not None and holder.job_id == os.environ.get("SLURM_JOB_ID")
+    if holder.job_id is None or (inside and local_alive(holder) is not None):
         return local_alive(holder)
     return job_alive(holder.job_id) if slurm_is_here() else None
 

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
 from hpcjobs.login import door
+from hpcjobs.login.allocation import refuse_unfit_allocation
 from hpcjobs.login.approval import Cleared, cleared_submission, release_hours, reserve_hours
 from hpcjobs.login.compose import compose_planned, group_choices
 from hpcjobs.login.console import make_console
@@ -30,10 +31,12 @@ from hpcjobs.login.inputs import (
     refuse_missing,
     refuse_missing_here,
 )
+from hpcjobs.login.lead_time import refuse_short_lead
 from hpcjobs.login.local_submit import LocalRun, start_locally, stop_locally
 from hpcjobs.login.prepare import Job, plan_job, refuse_other_run, write_run
 from hpcjobs.login.preview import show_preview
 from hpcjobs.login.secrets import refuse_secrets
+from hpcjobs.login.site import UNKNOWN_SITE, look_at_site
 from hpcjobs.login.slurm_submit import (
     refuse_if_busy,
     sbatch_command,
@@ -62,6 +65,10 @@ exit codes: 0 submitted or finished, 2 wrong configuration, 3 missing or broken 
 """
 
 
+Place = Literal["slurm", "local", "allocation"]
+_WHERE = {"slurm": "Slurm", "local": "this machine", "allocation": "this Slurm allocation"}
+
+
 def submit(argv: Sequence[str]) -> int:
     """Submits one experiment; returns the exit code.
 
@@ -73,11 +80,12 @@ def submit(argv: Sequence[str]) -> int:
     here = Path.cwd()
     composed = compose_planned(words.overrides, words.config_dir, here)
     request, experiment = composed.request, composed.experiment
-    job = plan_job(request, experiment, os.environ, here, composed.plan)
+    site = look_at_site(experiment) if _asks_slurm(experiment) else UNKNOWN_SITE
+    job = plan_job(request, experiment, os.environ, here, composed.plan, site)
     figures = figures_of(experiment)
     if request.dry_run:
         return _dry_run(job, composed.note, composed.plan)
-    on_slurm = _on_slurm(experiment)
+    place = _place(experiment)
     refuse_untrusted(job.run.path, experiment.cluster.trusted)
     refuse_other_run(job.run, experiment)
     refuse_if_busy(job.run)
@@ -87,21 +95,21 @@ def submit(argv: Sequence[str]) -> int:
         show_result(job.run, console)
         return 0
     refuse_missing(experiment)
-    if not on_slurm:
+    if place == "local":
         refuse_missing_here(experiment)
     refuse_full_disk(experiment, job.run, figures.checkpoint_bytes)
+    refuse_short_lead(experiment, job.run, composed.plan)
     cleared = cleared_submission(experiment, composed.plan, job.run.path)
     job = replace(job, budget=None if cleared is None else cleared.record())
     if composed.note is not None:
         console.print(composed.note, soft_wrap=True, markup=False)
-    where = "Slurm" if on_slurm else "this machine"
-    show_preview(console, experiment, job.run, figures, where, composed.plan)
+    show_preview(console, experiment, job.run, figures, _WHERE[place], composed.plan, site)
     with submission_lock(job.run):
         refuse_if_busy(job.run)
         is_new = not job.run.config.exists()
         write_run(job, words.overrides, os.environ, words.config_dir)
         _reserve(cleared, job, is_new)
-        if not on_slurm:
+        if place != "slurm":
             return _here(job, console)
         try:
             return _to_slurm(job, console)
@@ -148,22 +156,37 @@ def _is_text(word: str) -> bool:
     return True
 
 
-def _on_slurm(experiment: Experiment) -> bool:
-    kind, nodes = experiment.cluster.kind, experiment.parallel.nodes
-    if kind == "slurm" and not slurm_is_here():
+def _place(experiment: Experiment) -> Place:
+    """Where the run is to execute.
+
+    Raises:
+        SchedulerError: there is no Slurm, or the allocation does not do.
+        ConfigError: what was asked for is not to be had there.
+    """
+    cluster, parallel = experiment.cluster, experiment.parallel
+    nodes = parallel.min_nodes or parallel.nodes
+    if cluster.kind == "slurm" and not slurm_is_here():
         raise SchedulerError(
             "cluster=slurm, but sbatch is not on the PATH or knows no cluster: log in to a node of "
             "the cluster, load its Slurm module, or write cluster=local"
         )
-    on_slurm = kind == "slurm" or (kind == "auto" and slurm_is_here())
-    if not on_slurm and experiment.cluster.setup:
+    if cluster.kind != "allocation" and _asks_slurm(experiment):
+        return "slurm"
+    if cluster.setup:
         raise ConfigError(
             "cluster.setup belongs to batch scripts: on this machine run its lines in your shell, "
             "and write cluster.setup=[]"
         )
-    if not on_slurm and nodes > 1:
+    if cluster.kind == "allocation":
+        refuse_unfit_allocation(experiment, os.environ)
+        return "allocation"
+    if nodes > 1:
         raise ConfigError(f"parallel.nodes={nodes} needs Slurm; here write parallel.nodes=1")
-    return on_slurm
+    return "local"
+
+
+def _asks_slurm(experiment: Experiment) -> bool:
+    return experiment.cluster.kind in ("auto", "slurm") and slurm_is_here()
 
 
 def _dry_run(job: Job, note: str | None, plan: "Plan | None") -> int:
@@ -176,6 +199,7 @@ def _dry_run(job: Job, note: str | None, plan: "Plan | None") -> int:
         sys.stderr.write(f"warning: {problem}\n")
     try:
         cleared_submission(job.experiment, plan, job.run.path)
+        refuse_short_lead(job.experiment, job.run, plan)
     except (HpcjobsError, PlannerError) as error:
         sys.stderr.write(f"warning: would be refused: {' '.join(str(error).split())}\n")
     return 0
@@ -186,6 +210,8 @@ def _to_slurm(job: Job, console: Console) -> int:
     run = job.run
     next_attempt = max(run.attempt_numbers(), default=0) + 1
     console.print(f"submitted as Slurm job [bold]{job_id}[/]")
+    if inside := os.environ.get("SLURM_JOB_ID"):
+        console.print(f"this is a new job; to train inside job {inside}: cluster=allocation")
     for line in (
         f"squeue -j {job_id}",
         _follow_words(job),

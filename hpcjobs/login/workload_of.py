@@ -72,6 +72,7 @@ def describe(experiment: Experiment) -> Described:
         "logit_share": share,
         "precision": train.precision,
         "sharding": f"zero{parallel.zero_stage}",
+        "offload": parallel.offload,
         "gpus": parallel.world_size,
         "gpus_per_node": parallel.gpus_per_node,
         "expandable_segments": _has_expandable_segments(experiment),

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from hpcjobs.node.container import Command, check_container, process_command
 from hpcjobs.node.env_file import read_env_file
+from hpcjobs.node.scratch import open_scratch, scratch_path
+from hpcjobs.node.supervision import Supervision
+from hpcjobs.node.watch import Watch, beats_environment, end_marked
+from hpcjobs.run.elastic import fitted
 from hpcjobs.run.errors import HpcjobsError
 from hpcjobs.run.files import PRIVATE_FILE, write_json
 from hpcjobs.run.holder import this_process
@@ -17,10 +22,6 @@ from hpcjobs.run.launch import Launch, read_launch
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.notices import Notices, blocked
 from hpcjobs.run.verdict import Verdict, write_verdict
-
-POLL_S = 0.1
-PEER_GRACE_S = 10.0
-"""How long the others may go on after one process failed: time to write what they saw."""
 
 
 @dataclass(frozen=True)
@@ -62,27 +63,56 @@ def rank_environment(
 def run_agent(place: Place) -> int:
     """Runs this node's processes to their end; returns 0 if all of them ended well."""
     notices = Notices()
+    notices.listen_for_force()
     launch = read_launch(place.run.launch)
+    launch = fitted(launch, int(os.environ.get("SLURM_STEP_NUM_NODES", launch.nodes)))
     attempt = place.run.attempt(place.attempt)
     write_json(attempt.agent(place.node), asdict(this_process(os.environ.get("SLURM_JOB_ID"))))
+    path = scratch_path(place.run, place.node, os.environ)
+    if path.is_dir():
+        end_marked(path)  # what an agent that was killed has left
+    with open_scratch(path) as scratch:
+        try:
+            return _run_processes(launch, place, notices, scratch)
+        except (HpcjobsError, OSError) as error:
+            rank = _ranks(launch, place.node)[0]
+            reason = f"cannot start the training on {os.uname().nodename}: {error}"
+            write_verdict(attempt.rank_verdict(rank), Verdict("never", reason, rank=rank))
+            return 1
+        finally:
+            end_marked(scratch)
+
+
+def _run_processes(launch: Launch, place: Place, notices: Notices, scratch: Path) -> int:
+    processes = _start_all(launch, place, scratch)
+    pids = {rank: process.pid for rank, process in processes.items()}
+    watch = Watch(place.run, place.attempt, place.node, launch, scratch, pids)
+    attempt = place.run.attempt(place.attempt)
     try:
-        processes = _start_all(launch, place)
-    except (HpcjobsError, OSError) as error:
-        rank = _ranks(launch, place.node)[0]
-        reason = f"cannot start the training on {os.uname().nodename}: {error}"
-        write_verdict(attempt.rank_verdict(rank), Verdict("never", reason, rank=rank))
-        return 1
-    exits = _watch(processes, notices)
-    path = attempt.exit_codes(place.node)
-    write_json(path, {str(rank): code for rank, code in exits.items()})
-    return 0 if all(code == 0 for code in exits.values()) else 1
+        supervision = Supervision(attempt, place.node, launch, processes, notices, scratch)
+        return supervision.run(watch.look)
+    finally:
+        watch.close()
 
 
-def _start_all(launch: Launch, place: Place) -> dict[int, subprocess.Popen[bytes]]:
+def _start_all(launch: Launch, place: Place, scratch: Path) -> dict[int, subprocess.Popen[bytes]]:
+    """Starts every process of the node, or none."""
+    check_container(launch)
     secrets = read_env_file(launch.env_file) if launch.env_file else {}
-    base = {**os.environ, **secrets}
-    ranks = enumerate(_ranks(launch, place.node))
-    return {rank: _start(launch, place, local, base) for local, rank in ranks}
+    base = {**os.environ, **beats_environment(scratch)}
+    started: dict[int, subprocess.Popen[bytes]] = {}
+    try:
+        for local, rank in enumerate(_ranks(launch, place.node)):
+            environment = rank_environment(launch, place, local, base)
+            words = ["--run", str(place.run.path), "--attempt", str(place.attempt)]
+            command = process_command(launch, words, environment, secrets, scratch)
+            started[rank] = _start(command, place, rank)
+    except BaseException:
+        for process in started.values():
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        raise
+    return started
 
 
 def _ranks(launch: Launch, node: int) -> range:
@@ -90,20 +120,15 @@ def _ranks(launch: Launch, node: int) -> range:
     return range(first, first + launch.processes_per_node)
 
 
-def _start(
-    launch: Launch, place: Place, local_rank: int, base: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    environment = rank_environment(launch, place, local_rank, base)
-    log = place.run.attempt(place.attempt).rank_log(int(environment["RANK"]))
-    command = [launch.python, "-m", "hpcjobs.train", "--run", str(place.run.path)]
-    command += ["--attempt", str(place.attempt)]
+def _start(command: Command, place: Place, rank: int) -> subprocess.Popen[bytes]:
+    log = place.run.attempt(place.attempt).rank_log(rank)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
     try:
         with blocked():
             return subprocess.Popen(
-                command,
-                env=environment,
-                cwd=place.run.path,  # -m looks there first, and it holds no package
+                command.argv,
+                env=command.env,
+                cwd=place.run.path,
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=subprocess.STDOUT,
@@ -111,36 +136,3 @@ def _start(
             )
     finally:
         os.close(descriptor)
-
-
-def _watch(
-    processes: Mapping[int, subprocess.Popen[bytes]], notices: Notices
-) -> dict[int, int | None]:
-    """Waits for all processes; one that this agent had to kill has no exit code of its own."""
-    parent = os.getppid()
-    told = False
-    failed_at: float | None = None
-    killed: set[int] = set()
-    while living := [rank for rank, process in processes.items() if process.poll() is None]:
-        orphaned = os.getppid() != parent
-        if (notices.stop or orphaned) and not told:
-            told = True
-            _signal_all(processes, signal.SIGUSR2)
-        if failed_at is None and any(process.poll() for process in processes.values()):
-            failed_at = time.monotonic()
-        if failed_at is not None and time.monotonic() - failed_at > PEER_GRACE_S:
-            killed.update(living)
-            _signal_all(processes, signal.SIGKILL)
-        time.sleep(POLL_S)
-    codes = {rank: process.wait() for rank, process in processes.items()}
-    return {rank: None if rank in killed else code for rank, code in codes.items()}
-
-
-def _signal_all(processes: Mapping[int, subprocess.Popen[bytes]], number: signal.Signals) -> None:
-    for process in processes.values():
-        if process.poll() is not None:
-            continue
-        if number == signal.SIGKILL:
-            os.killpg(process.pid, number)  # loader processes too
-        else:
-            process.send_signal(number)

@@ -1,5 +1,7 @@
 """Range checks that configuration classes share."""
 
+from __future__ import annotations
+
 import math
 import re
 

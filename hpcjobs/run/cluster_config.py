@@ -25,14 +25,16 @@ OWN_OPTIONS = frozenset(
 class Cluster:
     """A Slurm partition with its limits, or this machine."""
 
-    kind: Literal["auto", "slurm", "local"] = "auto"
-    """``auto`` is Slurm where this machine belongs to a cluster, else this machine."""
+    kind: Literal["auto", "slurm", "local", "allocation"] = "auto"
+    """``auto`` is Slurm where this machine belongs to a cluster, else this machine;
+    ``allocation`` is the Slurm allocation that the command is typed in."""
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
     time: str | int = "1:00:00"
-    """Wall-clock limit in any of Slurm's forms, as text: H:M:S or D-H."""
+    """Wall-clock limit in any of Slurm's forms, as text: H:M:S or D-H. Where the partition allows
+    less, the run goes on in several jobs that last no longer than this together."""
     mem: str | None = None
     """Memory a node, such as 64G; null leaves it to the partition."""
     cpus_per_node: int = 8
@@ -40,7 +42,18 @@ class Cluster:
     """Slurm's name of the card (``--gpus-per-node=TYPE:N``); also used to check the precision."""
     signal_lead_s: int = 120
     """Seconds before the time limit at which the run saves and asks to be requeued."""
+    failures_per_1000_node_days: float = 6.5
+    """How often a node fails, for ``train.checkpoint.every_s=auto`` and the planner; the default is
+    that of Meta's RSC-1 (HPCA 2025), other clusters report 2 to 21."""
     requeue: bool = True
+    """Whether a stopped job may be started again under its id."""
+    follow_up: bool = True
+    """Whether a stopped job that cannot be requeued submits one that goes on after it."""
+    failures_max: int = 3
+    """Crashes and hangs in a row without a new checkpoint, after which the run stops."""
+    interruptions_max: int = 5
+    """Preemptions, time limits and lost nodes in a row without a new checkpoint, after which the
+    run stops; they never count as failures."""
     setup: tuple[str, ...] = ()
     """Shell lines before the start, such as ``module load cuda/12.4``; run as they are."""
     sbatch: dict[str, str | int | bool | None] = field(default_factory=dict)
@@ -59,7 +72,10 @@ class Cluster:
         for name in ("partition", "account", "qos", "constraint", "mem", "gpu_type", "env_file"):
             one_line(name, getattr(self, name))
         at_least("cpus_per_node", self.cpus_per_node, 1)
+        at_least("failures_max", self.failures_max, 1)
+        at_least("interruptions_max", self.interruptions_max, 1)
         above("signal_lead_s", self.signal_lead_s, 0)
+        at_least("failures_per_1000_node_days", self.failures_per_1000_node_days, 0)
         if isinstance(self.time, int):
             raise ConfigError(
                 f"time must be text such as '2:00:00', not the number {self.time}: "

@@ -1,15 +1,18 @@
 """One validated experiment: what Hydra composed, as frozen values."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from hpcjobs.run.budget_config import Budget
 from hpcjobs.run.checks import above, at_least, below, one_line, run_name
 from hpcjobs.run.cluster_config import Cluster
+from hpcjobs.run.container_config import Container
 from hpcjobs.run.errors import ConfigError
+from hpcjobs.run.health_config import HealthSettings
 from hpcjobs.run.model_config import Model
-from hpcjobs.run.plan_config import PlanSettings
+from hpcjobs.run.plan_config import Offload, PlanSettings
+from hpcjobs.run.watch_config import WatchSettings
 
 # Cards before Ampere have no bfloat16 units (CUDA C programming guide, arithmetic throughput).
 _NO_BF16 = re.compile(r"k80|p4|p40|p100|v100|t4|rtx_?20\d0|titan|gtx.*|quadro.*", re.IGNORECASE)
@@ -53,6 +56,8 @@ class Method:
     targets: str = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
     """Full-match pattern of the wrapped modules, so that no vision tower is wrapped by accident."""
     train_projector: bool = True
+    start_from: str | None = None
+    """A result, or an adapter as PEFT writes it, whose values the first step starts from."""
 
     def __post_init__(self) -> None:
         """Checks ranges and that the pattern compiles."""
@@ -60,6 +65,7 @@ class Method:
         above("alpha", self.alpha, 0)
         at_least("dropout", self.dropout, 0)
         below("dropout", self.dropout, 1)
+        one_line("start_from", self.start_from)
         try:
             re.compile(self.targets)
         except re.error as error:
@@ -70,8 +76,16 @@ class Method:
 class Parallel:
     """How the cards share the work: DeepSpeed ZeRO data parallelism."""
 
-    zero_stage: Literal[0, 1, 2]
+    zero_stage: Literal[0, 1, 2, 3]
+    offload_optimizer: Literal["none", "cpu"] = "none"
+    """``cpu`` keeps the optimizer's states in host memory and steps there; ZeRO 1 to 3."""
+    offload_params: Literal["none", "cpu"] = "none"
+    """``cpu`` keeps the weights in host memory and fetches them layer by layer; ZeRO 3."""
     nodes: int = 1
+    """Nodes, or the most of them: ``nodes=2-4`` sets ``min_nodes=2 nodes=4``."""
+    min_nodes: int | None = None
+    """The fewest nodes that Slurm may start the run with; null wants all of ``nodes``. Each start
+    uses as many as divide the global batch, and goes on with the same batches and samples."""
     gpus_per_node: int = 1
     """Cards a node, one process each; on the CPU the number of processes."""
     micro_batch: int = 1
@@ -83,8 +97,49 @@ class Parallel:
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        for name in ("nodes", "gpus_per_node", "micro_batch", "grad_accum"):
+        for name in ("nodes", "min_nodes", "gpus_per_node", "micro_batch", "grad_accum"):
             at_least(name, getattr(self, name), 1)
+        self._check_nodes()
+        self._check_offload()
+
+    def _check_nodes(self) -> None:
+        if self.min_nodes is None:
+            return
+        if self.min_nodes > self.nodes:
+            raise ConfigError(f"min_nodes ({self.min_nodes}) is above nodes ({self.nodes})")
+        if self.grad_accum is not None:
+            raise ConfigError("grad_accum follows from the nodes that are there: write null")
+
+    def _check_offload(self) -> None:
+        """What DeepSpeed can move, and what the planner can plan: weights go after the states."""
+        if self.offload_optimizer == "cpu" and self.zero_stage == 0:
+            raise ConfigError("offload_optimizer=cpu needs ZeRO: write parallel=zero1, 2 or 3")
+        if self.offload_params == "cpu" and self.zero_stage != 3:
+            raise ConfigError("offload_params=cpu needs ZeRO-3: write parallel=zero3")
+        if self.offload_params == "cpu" and self.offload_optimizer == "none":
+            raise ConfigError(
+                "offload_params=cpu goes with offload_optimizer=cpu, which saves more a byte "
+                "moved: write parallel.offload_optimizer=cpu too"
+            )
+
+    @property
+    def offload(self) -> Offload:
+        """What lies in host memory, in the planner's words."""
+        if self.offload_params == "cpu":
+            return "optimizer_params"
+        return "none" if self.offload_optimizer == "none" else "optimizer"
+
+    @property
+    def node_words(self) -> str:
+        """The nodes as sbatch takes them: ``4``, or ``2-4``."""
+        return str(self.nodes) if self.min_nodes is None else f"{self.min_nodes}-{self.nodes}"
+
+    @property
+    def words(self) -> str:
+        """The stage, and what lies in host memory."""
+        places = {"none": "", "optimizer": "states", "optimizer_params": "states and weights"}
+        where = places[self.offload]
+        return f"ZeRO-{self.zero_stage}" + (f" with {where} in host memory" if where else "")
 
     @property
     def world_size(self) -> int:
@@ -94,17 +149,26 @@ class Parallel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """When the run saves, and what it keeps."""
+    """When the run saves, and what it keeps; docs/checkpoints.md."""
 
     every_steps: int | None = None
-    every_s: float | None = 1800.0
+    """Steps between saves; null goes by the time alone."""
+    every_s: float | Literal["auto"] | None = "auto"
+    """Seconds between saves. ``auto`` takes the interval that loses least, half an hour at most."""
     keep: int = 5
+    """The newest checkpoints that stay; older ones are deleted."""
+    keep_best: int = 0
+    """Also stays: the nearest checkpoint to each of so many of the lowest held-out losses."""
+    asynchronous: bool = True
+    """Writes in the background, while the training goes on with the next steps."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""
         at_least("every_steps", self.every_steps, 1)
-        above("every_s", self.every_s, 0)
+        if self.every_s != "auto":
+            above("every_s", self.every_s, 0)
         at_least("keep", self.keep, 1)
+        at_least("keep_best", self.keep_best, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +193,8 @@ class Train:
     heldout_every_steps: int | None = None
     """Steps between measurements on the held-out samples; null measures before and after."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    export: Literal["last", "best"] = "last"
+    """``best`` exports the checkpoint nearest to the lowest held-out loss."""
 
     def __post_init__(self) -> None:
         """Checks ranges, and that exactly one of epochs and steps says when to stop."""
@@ -142,15 +208,12 @@ class Train:
         for name in ("beta1", "beta2", "warmup_ratio"):
             at_least(name, getattr(self, name), 0)
             below(name, getattr(self, name), 1)
+        if self.export == "best" and self.checkpoint.keep_best == 0:
+            raise ConfigError(
+                "export=best needs the checkpoint: write train.checkpoint.keep_best=1"
+            )
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError("set exactly one of epochs and steps, and the other to null")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """The container that the training runs in; none is the interpreter of ``cluster.python``."""
-
-    kind: Literal["none"] = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +228,8 @@ class Experiment:
     train: Train
     cluster: Cluster = field(default_factory=Cluster)
     container: Container = field(default_factory=Container)
+    health: HealthSettings = field(default_factory=HealthSettings)
+    watch: WatchSettings = field(default_factory=WatchSettings)
     planner: PlanSettings = field(default_factory=PlanSettings)
     budget: Budget = field(default_factory=Budget)
 
@@ -183,7 +248,39 @@ class Experiment:
     def _micro_global(self) -> int:
         return self.parallel.micro_batch * self.parallel.world_size
 
+    @property
+    def batch_units(self) -> int:
+        """Micro batches in a global batch, over all cards."""
+        return self.train.global_batch // self.parallel.micro_batch
+
+    def on(self, world_size: int) -> "Experiment":
+        """The experiment with as many processes as were started, and the same global batch.
+
+        Raises:
+            ConfigError: they do not divide the batch.
+        """
+        if world_size == self.parallel.world_size:
+            return self
+        nodes = max(1, world_size // self.parallel.gpus_per_node)
+        return replace(self, parallel=replace(self.parallel, nodes=nodes, min_nodes=None))
+
+    def _check_elastic(self) -> None:
+        """Refuses where none of the node counts that Slurm may give shares the batch evenly."""
+        parallel, batch = self.parallel, self.train.global_batch
+        counts = range(parallel.min_nodes or 1, parallel.nodes + 1)
+        steps = [parallel.micro_batch * parallel.gpus_per_node * nodes for nodes in counts]
+        if not any(batch % step == 0 for step in steps):
+            nearest = max(1, round(batch / steps[-1])) * steps[-1]
+            raise ConfigError(
+                f"none of {counts[0]} to {counts[-1]} nodes of {parallel.gpus_per_node} processes "
+                f"divides train.global_batch={batch} into micro batches of "
+                f"{parallel.micro_batch}: write train.global_batch={nearest}"
+            )
+
     def _check_batch(self) -> None:
+        if self.parallel.min_nodes is not None:
+            self._check_elastic()
+            return
         product = self._micro_global * max(1, self.grad_accum)
         if product != self.train.global_batch:
             raise ConfigError(

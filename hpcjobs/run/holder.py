@@ -23,6 +23,12 @@ class Holder:
     started: str
     """Start time of the process in clock ticks since boot, so that a reused pid is noticed."""
     job_id: str | None = None
+    boot: str = ""
+    """Which boot of which kernel the process belongs to; empty is not known."""
+    pid_namespace: str = ""
+    """Process ids mean something only within it; a container may have its own."""
+    restarts: int = 0
+    """How often Slurm had started the job again."""
 
     def describe(self) -> str:
         """Names the holder for a message."""
@@ -37,7 +43,14 @@ Alive = Callable[[Holder], Optional[bool]]
 
 def this_process(job_id: str | None) -> Holder:
     """Describes the calling process as a holder."""
-    return Holder(os.uname().nodename, os.getpid(), process_start(os.getpid()) or "", job_id)
+    return Holder(
+        host=os.uname().nodename,
+        pid=os.getpid(),
+        started=process_start(os.getpid()) or "",
+        job_id=job_id,
+        boot=_boot(),
+        pid_namespace=_pid_namespace(),
+    )
 
 
 def process_start(pid: int) -> str | None:
@@ -51,10 +64,32 @@ def process_start(pid: int) -> str | None:
 
 
 def local_alive(holder: Holder) -> bool | None:
-    """Says whether a process of this machine still runs; None for one of another machine."""
+    """Says whether a process of this machine still runs.
+
+    None for one of another machine, and for one whose process ids cannot be seen from here: a
+    container may bear this machine's name. After a boot of this machine nobody is left.
+    """
     if holder.host != os.uname().nodename:
         return None
+    if holder.boot and _boot() and holder.boot != _boot():
+        return False
+    if holder.pid_namespace and holder.pid_namespace != _pid_namespace():
+        return None
     return process_start(holder.pid) == holder.started
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _pid_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def current_holder(run: RunDir) -> Holder | None:
@@ -91,17 +126,34 @@ def refuse_if_held(run: RunDir, alive: Alive) -> None:
 def take(run: RunDir, me: Holder, alive: Alive) -> None:
     """Makes ``me`` the holder: created exclusively, or taken over from one that is gone.
 
-    A requeued job finds itself as the holder and goes on.
+    A requeued job finds itself as the holder and goes on; a broker of an earlier run of the same
+    job, on a node that Slurm has lost, does not get it back. In one and the same run of a job,
+    such as an ``salloc`` with two shells, it is the process that counts.
 
     Raises:
         RunHeldError: somebody else holds the run, or won it at this moment.
     """
     holder = current_holder(run)
     if holder is not None:
-        if me.job_id is None or holder.job_id != me.job_id:
-            refuse_if_held(run, alive)
+        if not _is_own_past(holder, me):
+            refuse_if_held(run, local_alive if _is_same_job(holder, me) else alive)
         _put_aside(run, holder)
     _create(run, me)
+
+
+def _is_same_job(holder: Holder, me: Holder) -> bool:
+    return me.job_id is not None and holder.job_id == me.job_id
+
+
+def _is_own_past(holder: Holder, me: Holder) -> bool:
+    """Whether Slurm ended that run of this very job before it started this one."""
+    if not _is_same_job(holder, me):
+        return False
+    if holder.restarts > me.restarts:
+        raise RunHeldError(
+            f"{holder.describe()} has been started again since: this run of it goes no further"
+        )
+    return holder.restarts < me.restarts
 
 
 def _put_aside(run: RunDir, gone: Holder) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcjobs.run.files import make_private_dir
+
+_COMMITTED = re.compile(r"step-(\d{8})")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class RunDir:
         return self.path / "node.pyz"
 
     @property
+    def train_archive(self) -> Path:
+        """The training program as one archive for the Python of the image, or of the node."""
+        return self.path / "train.zip"
+
+    @property
     def events(self) -> Path:
         """What happened to the run, one JSON object a line."""
         return self.path / "events.jsonl"
@@ -78,6 +86,13 @@ class RunDir:
     def checkpoints(self) -> Path:
         """One directory a committed step, and the advisory ``latest``."""
         return self.path / "checkpoints"
+
+    def newest_step(self) -> int:
+        """Optimizer steps in the newest committed checkpoint, read or not; 0 without one."""
+        if not self.checkpoints.is_dir():
+            return 0
+        matches = (_COMMITTED.fullmatch(entry.name) for entry in self.checkpoints.iterdir())
+        return max((int(match.group(1)) for match in matches if match), default=0)
 
     @property
     def data_check(self) -> Path:
@@ -137,6 +152,11 @@ class Attempt:
         """What the broker concluded."""
         return self.path / "verdict.json"
 
+    @property
+    def start(self) -> Path:
+        """Which job began it, and how far the run had come."""
+        return self.path / "start.json"
+
     def rank_verdict(self, rank: int) -> Path:
         """What one training process says of itself."""
         return self.path / f"verdict-rank-{rank}.json"
@@ -148,6 +168,31 @@ class Attempt:
     def agent(self, node: int) -> Path:
         """Which process is the agent of one node, in the form of the holder's file."""
         return self.path / f"agent-node-{node}.json"
+
+    def health(self, node: int) -> Path:
+        """What the look at one node before the attempt found."""
+        return self.path / f"health-node-{node}.json"
+
+    @property
+    def ring(self) -> Path:
+        """Where the nodes meet to look at the network between them."""
+        return self.path / "health-ring.json"
+
+    def hang(self, node: int) -> Path:
+        """What one node saw of a hang; only where there was one."""
+        return self.path / f"hang-node-{node}.json"
+
+    def stacks(self, rank: int) -> Path:
+        """The stacks of one rank's processes during a hang."""
+        return self.path / f"stacks-rank-{rank}.txt"
+
+    def watch(self, node: int) -> Path:
+        """What the watch of one node last saw."""
+        return self.path / f"watch-node-{node}.json"
+
+    def notice(self, node: int) -> Path:
+        """That the agent of one node was told that the end is near, and by which signal."""
+        return self.path / f"notice-node-{node}.json"
 
     def exit_codes(self, node: int) -> Path:
         """How the processes of one node ended."""

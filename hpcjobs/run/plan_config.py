@@ -7,6 +7,10 @@ from hpcjobs.run.checks import above, at_least, one_line
 from hpcjobs.run.cluster_config import slurm_time_s
 from hpcjobs.run.errors import ConfigError
 
+Sharding = Literal["zero0", "zero1", "zero2", "zero3"]
+Offload = Literal["none", "optimizer", "optimizer_params"]
+"""What lies in host memory; the names are the planner's."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardEntry:
@@ -83,10 +87,10 @@ class PlanSettings:
     where there is one, none takes nothing."""
     currency: str = "USD"
     """Of all prices that are written here."""
-    shardings: tuple[Literal["zero0", "zero1", "zero2", "zero3"], ...] = ("zero0", "zero1", "zero2")
-    """ZeRO stages to consider; the trainer knows 0 to 2."""
-    offloads: tuple[Literal["none", "optimizer", "optimizer_params"], ...] = ("none",)
-    """Offloads to consider; the trainer knows none."""
+    shardings: tuple[Sharding, ...] = ("zero0", "zero1", "zero2", "zero3")
+    """ZeRO stages to consider."""
+    offloads: tuple[Offload, ...] = ("none",)
+    """Offloads to host memory to consider: they save cards' memory and cost time."""
     read_data: bool = True
     """Measures samples, lengths and pictures in the data file where it can be read here; false
     takes the three keys below in any case."""

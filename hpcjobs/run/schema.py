@@ -108,9 +108,17 @@ def _convert_union(hint: Any, raw: Any, where: str) -> Any:  # noqa: ANN401
     if len(real) == 1:
         return _convert(real[0], raw, where)
     for option in real:
-        if type(raw) is option:
+        if type(raw) is option or _is_word_of(option, raw):
             return raw
+    if float in real and type(raw) is int:
+        return _convert_integer(raw, where)
     raise ConfigError(f"{where} must be {' or '.join(map(_name, options))}, not {_show(raw)}")
+
+
+def _is_word_of(option: Any, raw: object) -> bool:  # noqa: ANN401
+    is_literal = typing.get_origin(option) is Literal
+    words = typing.get_args(option) if is_literal else ()
+    return any(type(raw) is type(word) and raw == word for word in words)
 
 
 def _convert_integer(raw: int, where: str) -> float:
@@ -153,6 +161,8 @@ def _name(hint: Any) -> str:  # noqa: ANN401
     words = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
     if hint is type(None):
         return "null"
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
     return words.get(hint, getattr(hint, "__name__", str(hint)))
 
 

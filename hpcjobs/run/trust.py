@@ -43,14 +43,28 @@ def refuse_foreign_files(files: Iterable[Path]) -> None:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path} is no regular file: it is not read")
-        if status.st_uid != os.getuid():
-            raise InputError(
-                f"{path} belongs to {_user(status.st_uid)}, not to you: it is not read"
-            )
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise InputError(
-                f"{path} can be changed by others: it is not read; if you wrote it, chmod go-w it"
-            )
+        _refuse_foreign(path, status)
+
+
+def refuse_foreign_directory(path: Path) -> None:
+    """Refuses a directory that is a link, not this user's own, or writable by others.
+
+    Raises:
+        InputError: names it.
+    """
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{path} is no directory: it is not read")
+    _refuse_foreign(path, status)
+
+
+def _refuse_foreign(path: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.getuid():
+        raise InputError(f"{path} belongs to {_user(status.st_uid)}, not to you: it is not read")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InputError(
+            f"{path} can be changed by others: it is not read; if you wrote it, chmod go-w it"
+        )
 
 
 def _directories(path: Path) -> list[Path]:

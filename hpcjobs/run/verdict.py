@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
 from hpcjobs.run.errors import InputError
 from hpcjobs.run.files import read_json, write_json
-from hpcjobs.run.layout import Attempt
 
 Status = Literal["done", "checkpointed", "failed", "never", "cancelled", "unknown"]
-Exits = Mapping[int, Optional[int]]
+Cause = Literal[
+    "done",
+    "preempted",  # Slurm takes the nodes away
+    "time_limit",
+    "stopped",  # the job was asked to save and end
+    "interrupted",  # a signal stopped the processes alone, and the allocation stays
+    "cancelled",  # a person ended the job
+    "crash",
+    "hang",
+    "node",  # a node is lost or unfit
+    "storage_full",
+    "card_memory",  # a card's memory does not hold a step
+    "never",
+    "unknown",
+]
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,12 @@ class Verdict:
     """Optimizer steps that are safe in a committed checkpoint; None is not known."""
     rank: int | None = None
     """The process that says so, or that is to blame."""
+    cause: Cause | None = None
+    """What the rules for another try go by; None where only the status is known."""
+    root: str | None = None
+    """First line of the failure without what differs from time to time, to compare attempts."""
+    node: str | None = None
+    """Host name of the node that the failure was on."""
 
 
 def write_verdict(path: Path, verdict: Verdict) -> None:
@@ -43,53 +61,3 @@ def read_verdict(path: Path) -> Verdict | None:
         return Verdict(**read_json(path))
     except (InputError, TypeError):
         return None
-
-
-def conclude(attempt: Attempt, world_size: int, exits: Exits) -> Verdict:
-    """Draws the attempt's verdict from what its processes wrote and how they ended.
-
-    Args:
-        attempt: the attempt's files.
-        world_size: number of training processes.
-        exits: exit code by rank; None or absent where the process was not seen to end.
-    """
-    said = {rank: read_verdict(attempt.rank_verdict(rank)) for rank in range(world_size)}
-    return merge(said, exits)
-
-
-def merge(said: Mapping[int, Verdict | None], exits: Exits) -> Verdict:
-    """Merges the processes' verdicts: the worst wins, and rank 0 alone can say done.
-
-    A rank that died without a word while others complain of it is the one to blame, since
-    the complaint of its peers (connection reset) is only the echo.
-    """
-    spoken = [verdict for verdict in said.values() if verdict is not None]
-    for verdict in spoken:
-        if verdict.status == "never":
-            return verdict
-    silent = sorted(rank for rank, verdict in said.items() if verdict is None and exits.get(rank))
-    if silent:
-        codes = ", ".join(f"rank {rank} {describe_exit(exits[rank])}" for rank in silent)
-        return Verdict("failed", codes, _step(spoken), silent[0])
-    for verdict in spoken:
-        if verdict.status == "failed":
-            return verdict
-    leader = said.get(0)
-    if leader is not None:
-        return leader
-    return Verdict("unknown", "no process left a verdict", _step(spoken))
-
-
-def describe_exit(code: int | None) -> str:
-    """Says an exit code in words.
-
-    >>> describe_exit(-9), describe_exit(3), describe_exit(None)
-    ('was killed by signal 9', 'ended with exit code 3', 'was not seen to end')
-    """
-    if code is None:
-        return "was not seen to end"
-    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-
-
-def _step(spoken: list[Verdict]) -> int | None:
-    return max((v.step for v in spoken if v.step is not None), default=None)

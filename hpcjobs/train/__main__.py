@@ -13,14 +13,18 @@ from hpcjobs.run.errors import HpcjobsError
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.notices import Notices
 from hpcjobs.run.verdict import Verdict, write_verdict
+from hpcjobs.train.heartbeat import open_heartbeat
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# torch.save hides a full disk behind its own words (caffe2/serialize/inline_container.cc).
-_TORCH_DISK_FULL = ("unexpected pos", "PytorchStreamWriter failed", "No space left")
+_DISK_REFUSES = {
+    errno.ENOSPC: ("the disk of {run} is full", "free space"),
+    errno.EDQUOT: ("your quota on the disk of {run} is used up", "free space or ask for more"),
+    errno.EROFS: ("the disk of {run} is read-only", "ask its administrators"),
+}
 
 
 def main() -> None:
     """Trains, writes this process's verdict, and leaves without static destructors."""
+    stop = Notices()  # before the seconds that the imports take: nothing listens until then
     parser = argparse.ArgumentParser(prog="python -m hpcjobs.train")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--attempt", type=int, required=True)
@@ -28,12 +32,17 @@ def main() -> None:
     run, rank = RunDir(words.run), int(os.environ["RANK"])
     mine = run.attempt(words.attempt).rank_verdict(rank)
     sys.excepthook = _Witness(mine, rank)
+    beats = open_heartbeat(os.environ, rank)
 
     from hpcjobs.train.process import leave
     from hpcjobs.train.session import train
+    from hpcjobs.train.startup import Startup
 
     os.umask(0o077)  # after the imports: their compiled files may be shared with others
-    write_verdict(mine, train(run, words.attempt, Notices()))
+    startup = Startup()
+    startup.mark("imports")
+    write_verdict(mine, train(run, words.attempt, stop, beats, startup))
+    beats.enter("done")
     leave(0)
 
 
@@ -62,13 +71,20 @@ def describe_failure(error: BaseException, rank: int, attempt: Path) -> Verdict:
     if isinstance(error, HpcjobsError):
         return Verdict("never", str(error), rank=rank)
     text = " ".join(str(error).split())
-    full = isinstance(error, OSError) and error.errno in _DISK_FULL
-    if full or any(words in text for words in _TORCH_DISK_FULL):
+    refusal = _DISK_REFUSES.get(error.errno or 0) if isinstance(error, OSError) else None
+    if refusal is not None:
+        what, remedy = refusal[0].format(run=attempt.parent.parent), refusal[1]
         reason = (
-            f"the disk of {attempt.parent.parent} is full ({text}): free space and submit the run "
-            f"again, it goes on from its last checkpoint"
+            f"{what} ({text}): {remedy} and submit the run again, it goes on from its last "
+            f"checkpoint"
         )
-        return Verdict("never", reason, rank=rank)
+        return Verdict("never", reason, rank=rank, cause="storage_full")
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, of a card
+        reason = (
+            f"a card's memory is used up ({text}): lower parallel.micro_batch, or let "
+            f"parallel=auto choose, and submit the run again"
+        )
+        return Verdict("never", reason, rank=rank, cause="card_memory")
     return Verdict("failed", f"{type(error).__name__}: {text}", rank=rank)
 
 

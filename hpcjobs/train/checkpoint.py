@@ -1,11 +1,9 @@
-"""Checkpoints of the DeepSpeed engine under the commit protocol of the run directory."""
+"""What a training goes on from: progress, and the newest checkpoint that can be believed."""
 
-import contextlib
-import os
+import hashlib
 import random
-import shutil
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +11,19 @@ import torch
 from torch import distributed as dist
 
 from hpcjobs.run.errors import InputError
-from hpcjobs.run.files import make_private_dir
 from hpcjobs.run.manifest import (
-    FileSeal,
-    Manifest,
-    commit,
+    manifest_digest,
     newest_valid,
-    prune,
     read_manifest,
-    seal,
     set_aside_newer,
-    step_dir,
-    sweep,
+    wait_for_latest,
+    wait_until_visible,
 )
-from hpcjobs.train.process import Process
+from hpcjobs.run.trust import refuse_untrusted
+from hpcjobs.train.process import Process, seed_everything
+from hpcjobs.train.reshape import load_reshaped
 
-_RNG = "rng-rank-{rank:05d}.pt"
+RNG_FILE = "rng-rank-{rank:05d}.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,87 +36,21 @@ class Progress:
     heldout_loss_before: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What a save did."""
-
-    directory: Path
-    save_s: float
-    pruned: list[int]
-
-
-def save(
+def restore(
     engine: Any,  # noqa: ANN401
     checkpoints: Path,
-    progress: Progress,
     process: Process,
-    attempt: int,
-    keep: int,
-) -> Saved:
-    """Saves on all ranks and commits: shards, sync, manifest, rename, then pruning.
-
-    Frozen weights are left out: they come from the model directory or the seed.
-    """
-    started = time.monotonic()
-    partial = checkpoints / f"step-{progress.step:08d}.partial"
-    try:
-        pruned = _write_and_commit(engine, partial, progress, process, attempt, keep)
-    except BaseException:
-        if process.is_leader:  # it may have filled the disk, and the verdict needs room
-            _discard(partial)
-        raise
-    final = step_dir(checkpoints, progress.step)
-    return Saved(final, time.monotonic() - started, pruned)
-
-
-def _write_and_commit(
-    engine: Any,  # noqa: ANN401
-    partial: Path,
-    progress: Progress,
-    process: Process,
-    attempt: int,
-    keep: int,
-) -> list[int]:
-    checkpoints = partial.parent
-    if process.is_leader:
-        shutil.rmtree(partial, ignore_errors=True)
-        make_private_dir(partial)
-    dist.barrier()
-    engine.save_checkpoint(
-        str(checkpoints),
-        tag=partial.name,
-        client_state={"progress": asdict(progress)},
-        save_latest=False,
-        exclude_frozen_parameters=True,
-    )
-    torch.save(_rng_state(process), partial / _RNG.format(rank=process.rank))
-    dist.barrier()
-    seals = _gather_seals(_seal_share(partial, process), process)
-    pruned: list[int] = []
-    if process.is_leader:
-        manifest = Manifest(
-            step=progress.step,
-            world_size=process.world_size,
-            zero_stage=engine.zero_optimization_stage(),
-            attempt=attempt,
-            files=seals,
-        )
-        commit(partial, manifest)
-        pruned = prune(checkpoints, keep)
-    dist.barrier()
-    return pruned
-
-
-def _discard(partial: Path) -> None:
-    """Gives the space of a failed save back, also of files that a writer still holds open."""
-    for path in partial.glob("*"):
-        with contextlib.suppress(OSError):
-            os.truncate(path, 0)
-    shutil.rmtree(partial, ignore_errors=True)
-
-
-def restore(engine: Any, checkpoints: Path, process: Process) -> tuple[Progress, list[str]]:  # noqa: ANN401
+    trusted: Collection[str] = (),
+    seed: int = 0,
+) -> tuple[Progress, list[str]]:
     """Loads the newest checkpoint that its manifest vouches for.
+
+    Args:
+        engine: DeepSpeed's.
+        checkpoints: the run's.
+        process: this rank.
+        trusted: users and groups that may be able to write above the run (``cluster.trusted``).
+        seed: the run's; a rank that the checkpoint has no random state for draws from it.
 
     Returns:
         The progress (of step 0 where the run has no checkpoint yet), and what is wrong with
@@ -129,75 +58,107 @@ def restore(engine: Any, checkpoints: Path, process: Process) -> tuple[Progress,
 
     Raises:
         InputError: checkpoints exist but none is intact (a fresh start would lose them
-            silently), or the newest is of another world size or ZeRO stage.
+            silently), the newest changes between ZeRO stage 0 and another, or somebody else
+            could have written them.
+        TimeoutError: a rank does not see what rank 0 has chosen.
     """
-    name, problems = _agree_on_checkpoint(checkpoints, process)
-    if name is None:
-        if problems:
-            raise InputError(
-                f"no checkpoint is intact: {'; '.join(problems)}; put intact ones back, or start "
-                f"anew with another run_dir"
-            )
+    choice = _agree_on_checkpoint(checkpoints, process, trusted)
+    if choice.refusal is not None:
+        raise InputError(choice.refusal)
+    if choice.name is None:
         return Progress(), []
-    manifest = read_manifest(checkpoints / name) if process.is_leader else None
-    _refuse_other_shape(manifest, engine, process)
+    name, problems = choice.name, choice.problems
     # Verified above: written by this user, unchanged since. DeepSpeed reads its own pickles.
-    path, client = engine.load_checkpoint(str(checkpoints), tag=name, load_module_strict=False)
+    saved = _load(engine, checkpoints / name, process)
+    progress = Progress(**saved["progress"])
+    rng = checkpoints / name / RNG_FILE.format(rank=process.rank)
+    if rng.exists():
+        _restore_rng(rng, process)
+    else:
+        _seed_newcomer(seed, progress.step, process.rank)
+    return progress, problems
+
+
+def _load(engine: Any, directory: Path, process: Process) -> dict[str, Any]:  # noqa: ANN401
+    """Loads by DeepSpeed what it can load, and the rest by our own resharding.
+
+    Raises:
+        InputError: the ZeRO stages cannot be converted.
+    """
+    manifest = read_manifest(directory)
+    parts, stage = manifest.world_size, manifest.zero_stage
+    now = engine.zero_optimization_stage()
+    if 0 in (stage, now) and stage != now:
+        raise InputError(
+            f"the checkpoint of step {manifest.step} is of ZeRO stage {stage}, this job of stage "
+            f"{now}: stages 1 to 3 go on from one another, stage 0 only from itself"
+        )
+    if now != 0 and (parts, stage) != (process.world_size, now):
+        return load_reshaped(engine, directory, stage, parts)
+    path, client = engine.load_checkpoint(
+        str(directory.parent), tag=directory.name, load_module_strict=False
+    )
     if path is None:
-        raise InputError(f"DeepSpeed did not load {checkpoints / name}")
-    _restore_rng(checkpoints / name / _RNG.format(rank=process.rank), process)
-    return Progress(**client["progress"]), problems
+        raise InputError(f"DeepSpeed did not load {directory}")
+    saved: dict[str, Any] = client
+    return saved
 
 
-def _seal_share(partial: Path, process: Process) -> dict[str, FileSeal]:
-    """Syncs and digests this rank's share of the files, so that large ones go in parallel."""
-    names = sorted(path.name for path in partial.iterdir())
-    return {name: seal(partial / name) for name in names[process.rank :: process.world_size]}
+def _seed_newcomer(seed: int, step: int, rank: int) -> None:
+    """Seeds a rank that did not exist when the checkpoint was written."""
+    drawn = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
+    seed_everything(int.from_bytes(drawn[:6], "big"), rank)
 
 
-def _gather_seals(mine: dict[str, FileSeal], process: Process) -> dict[str, FileSeal]:
-    everyone: list[dict[str, FileSeal] | None] = [None] * process.world_size
-    dist.all_gather_object(everyone, mine)
-    return {name: value for share in everyone if share for name, value in sorted(share.items())}
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What rank 0 tells the others to load; file systems may show them different directories."""
+
+    name: str | None = None
+    digest: str = ""
+    """Of the manifest."""
+    problems: list[str] = field(default_factory=list)
+    refusal: str | None = None
 
 
-def _agree_on_checkpoint(checkpoints: Path, process: Process) -> tuple[str | None, list[str]]:
-    """Rank 0 chooses and tells the others: file systems may show them different directories."""
-    choice: list[Any] = [None, []]
+def _agree_on_checkpoint(checkpoints: Path, process: Process, trusted: Collection[str]) -> _Choice:
+    told: list[Any] = [None]
     if process.is_leader:
-        sweep(checkpoints)
-        directory, problems = newest_valid(checkpoints)
-        if directory is not None and problems:
-            set_aside_newer(checkpoints, read_manifest(directory).step)
-        choice = [directory and directory.name, problems]
-    dist.broadcast_object_list(choice, src=0)
-    return choice[0], choice[1]
+        try:
+            told = [_choose(checkpoints, trusted)]
+        except InputError as error:
+            told = [_Choice(refusal=str(error))]
+    dist.broadcast_object_list(told, src=0)
+    choice: _Choice = told[0]
+    if choice.name is not None:
+        _refuse_another_view(checkpoints / choice.name, choice.digest, process)
+    return choice
 
 
-def _refuse_other_shape(manifest: Manifest | None, engine: Any, process: Process) -> None:  # noqa: ANN401
-    complaint: list[str | None] = [None]
-    if manifest is not None:
-        saved = (manifest.world_size, manifest.zero_stage)
-        now = (process.world_size, engine.zero_optimization_stage())
-        if saved != now:
-            complaint[0] = (
-                f"the checkpoint of step {manifest.step} is of world size {saved[0]} and ZeRO "
-                f"stage {saved[1]}, this job of {now[0]} and {now[1]}: continue with the same shape"
-            )
-    dist.broadcast_object_list(complaint, src=0)
-    if complaint[0]:
-        raise InputError(complaint[0])
+def _choose(checkpoints: Path, trusted: Collection[str]) -> _Choice:
+    """Looks at owners and modes before any file, and at digests before any pickle."""
+    refuse_untrusted(checkpoints, trusted)
+    wait_for_latest(checkpoints)
+    directory, problems = newest_valid(checkpoints)
+    if directory is None and problems:
+        raise InputError(
+            f"no checkpoint is intact: {'; '.join(problems)}; put intact ones back, or start "
+            f"anew with another run_dir"
+        )
+    if directory is None:
+        return _Choice()
+    if problems:
+        set_aside_newer(checkpoints, read_manifest(directory).step)
+    return _Choice(directory.name, manifest_digest(directory), problems)
 
 
-def _rng_state(process: Process) -> dict[str, Any]:
-    version, internal, gauss = random.getstate()
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "python": [version, list(internal), gauss],
-    }
-    if process.device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+def _refuse_another_view(directory: Path, digest: str, process: Process) -> None:
+    """Every rank looks before any loads: one that loaded something else would go on unnoticed."""
+    views: list[bool | None] = [None] * process.world_size
+    dist.all_gather_object(views, wait_until_visible(directory, digest))
+    if not all(views):
+        blind = ", ".join(str(rank) for rank, sees in enumerate(views) if not sees)
+        raise TimeoutError(f"rank {blind} does not see {directory} as rank 0 does")
 
 
 def _restore_rng(path: Path, process: Process) -> None:

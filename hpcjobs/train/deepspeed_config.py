@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from hpcjobs.run.experiment import Experiment
+from hpcjobs.run.experiment import Experiment, Parallel
+
+_PERSISTENT = 100_000
 
 
 def deepspeed_config(experiment: Experiment) -> dict[str, Any]:
@@ -19,6 +21,8 @@ def deepspeed_config(experiment: Experiment) -> dict[str, Any]:
         "gradient_clipping": train.max_grad_norm,
         "steps_per_print": 2**31 - 1,
         "zero_allow_untested_optimizer": True,
+        # torch's AdamW steps on the host too; DeepSpeed's own would be compiled at the start.
+        "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": _zero(experiment),
         **_precision(train.precision),
     }
@@ -34,7 +38,33 @@ def _zero(experiment: Experiment) -> dict[str, Any]:
         "overlap_comm": experiment.parallel.device != "cpu",
         "contiguous_gradients": True,
         "reduce_bucket_size": max(hidden * hidden, 1 << 16),
+        **(_stage_3(hidden) if stage == 3 else {}),
+        **_offload(experiment.parallel),
     }
+
+
+def _stage_3(hidden: int) -> dict[str, Any]:
+    """DeepSpeed's own figures, which planner/memory/zero.py counts with, written down.
+
+    Small parameters stay whole below 100,000 elements. A model that is small all over
+    would not be divided at all, so there the limit is a sixteenth of a square matrix.
+    """
+    return {
+        "stage3_param_persistence_threshold": min(_PERSISTENT, hidden * hidden // 16),
+        "stage3_prefetch_bucket_size": 50_000_000,
+        "stage3_max_live_parameters": 1_000_000_000,
+        "stage3_max_reuse_distance": 1_000_000_000,
+        "sub_group_size": 1_000_000_000,
+    }
+
+
+def _offload(parallel: Parallel) -> dict[str, Any]:
+    place = {"device": "cpu", "pin_memory": parallel.device != "cpu"}
+    wanted = {
+        "offload_optimizer": parallel.offload_optimizer,
+        "offload_param": parallel.offload_params,
+    }
+    return {key: place for key, where in wanted.items() if where == "cpu"}
 
 
 def _precision(precision: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import copy
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
@@ -12,17 +13,26 @@ from torch import Tensor, nn
 
 from hpcjobs.run.errors import InputError
 from hpcjobs.run.experiment import Method
-from hpcjobs.run.files import make_private_dir, sync, write_json
+from hpcjobs.run.files import PRIVATE_DIR, make_private_dir, sync, write_json
 from hpcjobs.run.model_config import Model
 from hpcjobs.run.schema import plain
-from hpcjobs.train.method import base_model
-from hpcjobs.train.mgm.names import LM_HEAD, PROJECTORS, part_of
+from hpcjobs.train.gather import whole_parameters
+from hpcjobs.train.method import plain_name
+from hpcjobs.train.mgm.names import PROJECTORS, part_of
 from hpcjobs.train.weights import INDEX_NAME
 
+ADAPTER_NAME = "adapter"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PROJECTOR_NAME = "projector.safetensors"
+RESULT_NAME = "result.json"
+
 _SHARD_BYTES = 5_000_000_000
+_LORA = ".lora_"
 
 
-def export_result(model: nn.Module, model_dims: Model, method: Method, directory: Path) -> None:
+def export_result(
+    model: nn.Module, model_dims: Model, method: Method, directory: Path, *, writes: bool = True
+) -> None:
     """Writes the trained parameters, and ``model.json`` with the dimensions.
 
     - ``lora``: ``adapter/`` in PEFT's form, loadable on a plain ``GemmaForCausalLM`` with the same
@@ -30,24 +40,64 @@ def export_result(model: nn.Module, model_dims: Model, method: Method, directory
     - ``projector``: ``projector.safetensors``.
     - ``full``: all weights in shards with an index, as ``load_weights`` reads them.
 
-    Call it on one rank, with whole parameters (ZeRO 0 to 2); they are written in the dtype that
-    they have. Everything goes into a hidden directory beside the target first and is synced, then
-    renamed: ``directory`` is complete or not there. An older one is replaced.
+    Parameters are written in the dtype that they have. Call it on all ranks where ZeRO-3 has
+    divided them, and let one of them write. Everything goes into a hidden directory beside the
+    target first and is synced, then renamed: ``directory`` is complete or not there. An older one
+    is replaced.
 
     Args:
         model: what ``apply_method`` returned, without DeepSpeed's engine around it.
         model_dims: the dimensions that the model was built from.
         method: the method that was applied.
         directory: the target; its parent exists.
+        writes: whether this rank writes; the others only hand over their parts.
 
     Raises:
         InputError: the disk is full or the place cannot be written.
     """
-    partial = directory.with_name(f".{directory.name}.partial")
+    whole = exported_parameters(model, method, keep=writes)
+    if writes:
+        write_result(model, whole, model_dims, method, directory, directory.parent)
+
+
+def exported_parameters(model: nn.Module, method: Method, *, keep: bool) -> dict[str, Tensor]:
+    """What ``export_result`` writes, whole and by name; empty where this rank keeps nothing.
+
+    All ranks must call it.
+    """
+    return dict(whole_parameters(model, lambda name: _is_exported(name, method), keep=keep))
+
+
+def write_result(
+    model: nn.Module,
+    whole: Mapping[str, Tensor],
+    model_dims: Model,
+    method: Method,
+    directory: Path,
+    staging: Path,
+    figures: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes what ``export_result`` writes, from values that may lie elsewhere than in the model.
+
+    Args:
+        model: tells what adapters there are.
+        whole: name to value of every parameter of the method, as ``named_parameters`` has them.
+        model_dims: the dimensions.
+        method: the method.
+        directory: the target; its parent exists.
+        staging: an existing directory beside it, where the result is prepared.
+        figures: what ``result.json`` says; None writes none.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written.
+    """
+    partial = staging / f".{directory.name}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed while writing
-        make_private_dir(partial)
-        _write(model, model_dims, method, partial)
+        partial.mkdir(mode=PRIVATE_DIR)
+        _write(model, whole, model_dims, method, partial)
+        if figures is not None:
+            write_json(partial / RESULT_NAME, figures)
         _sync_tree(partial)
         _replace(partial, directory)
     except (OSError, SafetensorError) as error:
@@ -79,23 +129,35 @@ def write_shards(
     )
 
 
-def _write(model: nn.Module, model_dims: Model, method: Method, directory: Path) -> None:
-    weights = base_model(model).state_dict()
+def _is_exported(name: str, method: Method) -> bool:
     if method.kind == "full":
-        write_shards({k: v for k, v in weights.items() if k != LM_HEAD}, directory)
+        return True
+    return _LORA in name or part_of(plain_name(name)) in PROJECTORS
+
+
+def _write(
+    model: nn.Module,
+    whole: Mapping[str, Tensor],
+    model_dims: Model,
+    method: Method,
+    directory: Path,
+) -> None:
+    weights = {plain_name(name): tensor for name, tensor in whole.items()}
+    if method.kind == "full":
+        write_shards(weights, directory)
     else:
         projector = {k: v for k, v in weights.items() if part_of(k) in PROJECTORS}
-        _save(projector, directory / "projector.safetensors")
+        _save(projector, directory / PROJECTOR_NAME)
     if isinstance(model, PeftModel):
-        _write_adapter(model, directory / "adapter")
+        _write_adapter(model, whole, directory / ADAPTER_NAME)
     write_json(directory / "model.json", plain(model_dims))
 
 
-def _write_adapter(model: PeftModel, directory: Path) -> None:
+def _write_adapter(model: PeftModel, whole: Mapping[str, Tensor], directory: Path) -> None:
     make_private_dir(directory)
     # PEFT would ask the Hub about the base model to decide on embeddings; they are not adapted.
-    adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
-    _save(adapter, directory / "adapter_model.safetensors")
+    adapter = get_peft_model_state_dict(model, state_dict=dict(whole), save_embedding_layers=False)
+    _save(adapter, directory / ADAPTER_WEIGHTS)
     config = copy.deepcopy(model.peft_config["default"])
     config.inference_mode = True
     config.save_pretrained(str(directory))
@@ -132,7 +194,7 @@ def _sync_tree(directory: Path) -> None:
 
 def _replace(partial: Path, directory: Path) -> None:
     """Renames; directories cannot be swapped, so an older one steps aside for a moment."""
-    old = directory.with_name(f".{directory.name}.old")
+    old = partial.with_name(f".{directory.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if directory.exists():
         directory.rename(old)

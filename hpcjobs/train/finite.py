@@ -30,7 +30,9 @@ def refuse_broken_weights(parameters: Iterable[Tensor], step: int) -> None:
     Raises:
         TrainingFailedError: names the step.
     """
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+    # At ZeRO-3 each rank looks at its own part of a parameter, which is empty in between.
+    parts = (getattr(parameter, "ds_tensor", parameter) for parameter in parameters)
+    if not all(bool(torch.isfinite(part).all()) for part in parts):
         raise TrainingFailedError(
             f"the weights of step {step} are not all finite, and were not saved; {_REMEDY}"
         )

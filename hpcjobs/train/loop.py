@@ -14,12 +14,15 @@ from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.notices import Notices
 from hpcjobs.run.verdict import Verdict
-from hpcjobs.train import checkpoint
 from hpcjobs.train.checkpoint import Progress
 from hpcjobs.train.engine import plain_gradient_norm
 from hpcjobs.train.finite import refuse_broken_weights, refuse_non_finite
+from hpcjobs.train.heartbeat import SILENT, Silent
+from hpcjobs.train.interval import Cost
 from hpcjobs.train.metrics import StepClock, batch_shape, device_name, memory_gib, write_metric
 from hpcjobs.train.process import Process
+from hpcjobs.train.rhythm import Rhythm
+from hpcjobs.train.saver import Saved, Saver
 from hpcjobs.train.stop import agree
 
 Batch = dict[str, torch.Tensor]
@@ -37,9 +40,12 @@ class Loop:
     stop: Notices
     steps: int
     """Optimizer steps of the whole training."""
+    saver: Saver
+    rhythm: Rhythm
     progress: Progress = field(default_factory=Progress)
     saved_step: int | None = None
-    saved_at: float = field(default_factory=time.monotonic)
+    """The newest committed checkpoint."""
+    beats: Silent = SILENT
 
 
 def run_loop(loop: Loop, batches: Iterator[Batch], measure_heldout: Any) -> Verdict:  # noqa: ANN401
@@ -52,12 +58,20 @@ def run_loop(loop: Loop, batches: Iterator[Batch], measure_heldout: Any) -> Verd
     """
     clock = StepClock()
     while loop.progress.step < loop.steps:
-        stop_now, save_now = agree((loop.stop.stop, _save_is_due(loop)), loop.process.device)
-        if stop_now or save_now:
-            save(loop)
+        loop.beats.lap(loop.progress.step, loop.steps)
+        saver = loop.saver
+        stop_now, save_now, working, failed = agree(
+            (loop.stop.stop, _save_is_due(loop), saver.working, saver.failed), loop.process.device
+        )
+        if failed or not working:
+            loop.beats.enter("save")
+            note_saved(loop, saver.advance())
         if stop_now:
+            save(loop)
             name = next(iter(loop.stop.received), "another rank's signal")
             return Verdict("checkpointed", f"stopped on {name}", loop.saved_step, loop.process.rank)
+        if save_now:
+            begin_save(loop)
         train_step(loop, batches, clock)
         if _heldout_is_due(loop):
             measure_heldout(loop.progress.step)
@@ -72,20 +86,25 @@ def train_step(loop: Loop, batches: Iterator[Batch], clock: StepClock) -> None:
     summed loss is scaled by accumulation x world size / tokens of the global batch. The
     gradient then does not depend on how the batch is split.
     """
-    accumulation = loop.experiment.grad_accum
+    accumulation, beats = loop.experiment.grad_accum, loop.beats
+    beats.enter("data")
     with clock.waiting():
         micro_batches = [next(batches) for _ in range(accumulation)]
     device = loop.process.device
+    beats.enter("collective")
     tokens = _sum_over_ranks(sum(_label_tokens(batch) for batch in micro_batches), device)
     scale = accumulation * loop.process.world_size / max(1.0, tokens)
     lr = float(loop.engine.get_lr()[0])  # of this step; afterwards it is the next one's
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     norm: float | None = None
-    for batch in micro_batches:
+    for micro, batch in enumerate(micro_batches):
+        beats.enter("forward", micro)
         loss = loop.engine(**{name: value.to(device) for name, value in batch.items()})
         loss_sum += loss.detach().double()
+        beats.enter("backward", micro)
         loop.engine.backward(loss * scale)
         norm = plain_gradient_norm(loop.engine)
+        beats.enter("step", micro)
         loop.engine.step()
     samples = loop.experiment.train.global_batch
     loop.progress = replace(
@@ -94,6 +113,7 @@ def train_step(loop: Loop, batches: Iterator[Batch], clock: StepClock) -> None:
         samples=loop.progress.samples + samples,
         tokens=loop.progress.tokens + int(tokens),
     )
+    beats.enter("collective")
     mean_loss = _sum_over_ranks(float(loss_sum), device) / max(1.0, tokens)
     norm = _norm_of_step(loop, norm)
     refuse_non_finite("loss", mean_loss, loop.progress.step)
@@ -111,42 +131,68 @@ def _norm_of_step(loop: Loop, plain: float | None) -> float | None:
 
 
 def save(loop: Loop) -> None:
-    """Saves the current step, unless it is saved already.
+    """Ends the save in flight and saves the current step, unless it is saved by then.
 
     Raises:
         TrainingFailedError: the weights are no numbers any more.
     """
-    if loop.saved_step == loop.progress.step:
-        return
+    loop.beats.enter("save")
+    note_saved(loop, loop.saver.finish())
+    if loop.saved_step != loop.progress.step:
+        begin_save(loop)
+        note_saved(loop, loop.saver.finish())
+
+
+def begin_save(loop: Loop) -> None:
+    """Begins to save the current step; a save that is still in flight is waited for.
+
+    Raises:
+        TrainingFailedError: the weights are no numbers any more.
+    """
+    loop.beats.enter("save")
+    note_saved(loop, loop.saver.finish())
     trained = (p for p in loop.engine.module.parameters() if p.requires_grad)
     refuse_broken_weights(trained, loop.progress.step)
-    saved = checkpoint.save(
-        loop.engine,
-        loop.run.checkpoints,
-        loop.progress,
-        loop.process,
-        loop.attempt,
-        loop.experiment.train.checkpoint.keep,
+    loop.rhythm.begun()
+    loop.saver.begin(loop.progress)
+    if not loop.experiment.train.checkpoint.asynchronous:
+        note_saved(loop, loop.saver.finish())
+
+
+def note_saved(loop: Loop, saved: Saved | None) -> None:
+    """Writes down what was committed, and what follows for the next saves."""
+    if saved is None:
+        return
+    loop.saved_step = saved.step
+    if not loop.process.is_leader:
+        return
+    record_event(
+        loop.run,
+        "checkpoint",
+        attempt=loop.attempt,
+        step=saved.step,
+        save_s=round(saved.save_s, 3),
+        stall_s=round(saved.stall_s, 4),
+        pruned=saved.pruned,
+        notice_s=_since(loop.stop.first_s),
     )
-    loop.saved_step, loop.saved_at = loop.progress.step, time.monotonic()
-    if loop.process.is_leader:
-        record_event(
-            loop.run,
-            "checkpoint",
-            attempt=loop.attempt,
-            step=loop.progress.step,
-            save_s=round(saved.save_s, 3),
-            pruned=saved.pruned,
-        )
+    for kind, figures in loop.rhythm.learn(Cost(saved.stall_s, saved.save_s)):
+        record_event(loop.run, kind, attempt=loop.attempt, **figures)
+
+
+def _since(moment_s: float | None) -> float | None:
+    """Seconds since a moment of the monotonic clock."""
+    return None if moment_s is None else round(time.monotonic() - moment_s, 3)
 
 
 def _save_is_due(loop: Loop) -> bool:
-    plan, step = loop.experiment.train.checkpoint, loop.progress.step
-    if step == 0 or loop.saved_step == step:
+    """By steps all ranks know it; by the time only rank 0 looks, and waits for one in flight."""
+    every, step = loop.experiment.train.checkpoint.every_steps, loop.progress.step
+    if step == 0 or step in (loop.saved_step, loop.saver.step):
         return False
-    by_steps = plan.every_steps is not None and step % plan.every_steps == 0
-    by_time = plan.every_s is not None and time.monotonic() - loop.saved_at >= plan.every_s
-    return by_steps or (by_time and loop.process.is_leader)
+    by_steps = every is not None and step % every == 0
+    idle = loop.saver.step is None
+    return by_steps or (idle and loop.process.is_leader and loop.rhythm.is_due())
 
 
 def _heldout_is_due(loop: Loop) -> bool:
@@ -166,6 +212,7 @@ def _sum_over_ranks(value: float, device: torch.device) -> float:
 
 def _report(loop: Loop, figures: dict[str, Any], tokens: int, clock: StepClock) -> None:
     step_s, data_wait = clock.lap()
+    loop.rhythm.step_s = step_s
     train = loop.experiment.train
     if not loop.process.is_leader or loop.progress.step % train.log_every_steps:
         return

@@ -36,7 +36,7 @@ def apply_method(model: nn.Module, method: Method) -> nn.Module:
         )
     module = _with_adapters(model, method) if method.kind == "lora" else model
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(_is_trained(_plain(name), parameter, method))
+        parameter.requires_grad_(_is_trained(plain_name(name), parameter, method))
     return module
 
 
@@ -51,7 +51,7 @@ def base_model(module: nn.Module) -> nn.Module:
     return inner
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Drops the two levels that ``PeftModel`` puts before a name of the model."""
     return name.removeprefix("base_model.model.")
 

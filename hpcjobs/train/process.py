@@ -1,15 +1,20 @@
 """One training process among its peers: rank, device, start and a clean end."""
 
+import datetime as dt
 import os
 import random
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import distributed as dist
+from torch.distributed import distributed_c10d as c10d
 
 from hpcjobs.run.errors import ConfigError, InputError
 from hpcjobs.run.experiment import Parallel
+
+_WATCHED_TIMEOUT = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,11 @@ class Process:
         return self.rank == 0
 
 
-def start_process(parallel: Parallel) -> Process:
+def start_process(parallel: Parallel, *, watched: bool = False) -> Process:
     """Joins the process group by the plain ``env://`` rendezvous.
+
+    Where the agent watches for hangs, torch's own timeout comes much later: it would end the
+    ranks that wait, with an error that blames them.
 
     Raises:
         InputError: the configuration wants cards that torch does not see.
@@ -40,13 +48,18 @@ def start_process(parallel: Parallel) -> Process:
     rank, local_rank, world_size = (
         int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")
     )
-    if world_size != parallel.world_size:
+    if world_size != parallel.world_size and parallel.min_nodes is None:
         raise ConfigError(f"{world_size} processes were started, not {parallel.world_size}")
     device = _device(local_rank)
     # DeepSpeed would compile its shared-memory collective here: 45 s, and fatal without a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if device.type == "cuda" else "gloo"
-    deepspeed.init_distributed(dist_backend=backend, verbose=False)
+    if watched:
+        # Groups made later, as DeepSpeed's, take these and not the first group's.
+        for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
+            setattr(c10d, name, _WATCHED_TIMEOUT)
+    timeout = {"timeout": _WATCHED_TIMEOUT} if watched else {}
+    deepspeed.init_distributed(dist_backend=backend, verbose=False, **timeout)
     return Process(rank, local_rank, world_size, device)
 
 
@@ -75,11 +88,22 @@ def _accelerator(parallel: Parallel) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if parallel.device == "cuda":
-        raise InputError(
-            "torch sees no GPU on this node: check the driver and --gpus-per-node, "
-            "or write parallel.device=cpu"
-        )
+        raise InputError(_no_gpu(torch.version.cuda or torch.version.hip, os.environ))
     return "cpu"
+
+
+def _no_gpu(built_for: str | None, environment: Mapping[str, str]) -> str:
+    """What to look at where torch sees no card; inside a container there is more to it."""
+    if not {"APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"} & environment.keys():
+        where = "on this node: check the driver and --gpus-per-node"
+    elif built_for is None:
+        where = "because the image holds a torch for the CPU: build one with CUDA or ROCm"
+    else:
+        where = (
+            f"in the container: check --gpus-per-node, that the driver is not older than the "
+            f"image's {built_for} needs, and container.gpu=nv, which says so where a node has none"
+        )
+    return f"torch sees no GPU {where}, or write parallel.device=cpu"
 
 
 def _device(local_rank: int) -> torch.device:

@@ -21,9 +21,12 @@ from hpcjobs.run.experiment import Experiment
 from hpcjobs.run.files import read_json, sha256, write_json
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.manifest import committed_steps
+from hpcjobs.run.notices import blocked
+from hpcjobs.train.heartbeat import watch_loader
 from hpcjobs.train.process import Process
 
 Batch = dict[str, Tensor]
+Alive = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,10 @@ class Collate:
         return collate(items, self.pad_id, self.picture_px)
 
 
-def load_samples(experiment: Experiment, run: RunDir, process: Process) -> Samples:
-    """Reads and checks the samples, all ranks sharing the work.
+def load_samples(
+    experiment: Experiment, run: RunDir, process: Process, alive: Alive = lambda: None
+) -> Samples:
+    """Reads and checks the samples, all ranks sharing the work; calls ``alive`` meanwhile.
 
     Raises:
         InputError: files are missing, or more samples are broken than the run allows.
@@ -85,9 +90,9 @@ def load_samples(experiment: Experiment, run: RunDir, process: Process) -> Sampl
     """
     _make_builtin(experiment, process)
     tokenizer = _tokenizer(experiment)
-    train = _dataset(experiment, experiment.data.train, tokenizer, run, process)
+    train = _dataset(experiment, experiment.data.train, tokenizer, run, process, alive)
     heldout = experiment.data.heldout and _dataset(
-        experiment, experiment.data.heldout, tokenizer, run, process
+        experiment, experiment.data.heldout, tokenizer, run, process, alive
     )
     return Samples(
         train=train,
@@ -122,8 +127,11 @@ def batches(
         collate_fn=_CollateOrReport(samples.collate),
         generator=Generator(),
         pin_memory=process.device.type == "cuda",
+        worker_init_fn=watch_loader,
     )
-    for batch in loader:
+    with blocked():  # Slurm may signal every process of a step: a loader process would die of it
+        loaded = iter(loader)
+    for batch in loaded:
         if isinstance(batch, InputError):
             raise batch
         yield batch
@@ -158,7 +166,12 @@ def _tokenizer(experiment: Experiment) -> Tokenizer:
 
 
 def _dataset(
-    experiment: Experiment, name: str, tokenizer: Tokenizer, run: RunDir, process: Process
+    experiment: Experiment,
+    name: str,
+    tokenizer: Tokenizer,
+    run: RunDir,
+    process: Process,
+    alive: Alive,
 ) -> MgmDataset:
     root, model = Path(experiment.data.root), experiment.model
     samples, malformed = read_samples(root / name)
@@ -172,7 +185,7 @@ def _dataset(
     )
     bad = _known_bad(run, root / name, name, process)
     if bad is None:
-        bad = [*malformed, *_check_together(dataset, experiment, process)]
+        bad = [*malformed, *_check_together(dataset, experiment, process, alive)]
         limit = experiment.data.bad_samples_max
         _remember_bad(run, root / name, name, bad, len(bad) <= limit, process)
         refuse_too_many(bad, limit, name)
@@ -180,9 +193,11 @@ def _dataset(
 
 
 def _check_together(
-    dataset: MgmDataset, experiment: Experiment, process: Process
+    dataset: MgmDataset, experiment: Experiment, process: Process, alive: Alive
 ) -> list[BadSample]:
-    mine = check.check_samples(dataset, experiment.data.check, process.rank, process.world_size)
+    mine = check.check_samples(
+        dataset, experiment.data.check, process.rank, process.world_size, alive=alive
+    )
     everyone: list[list[BadSample] | None] = [None] * process.world_size
     dist.all_gather_object(everyone, mine)
     return sorted((bad for share in everyone for bad in share or []), key=lambda bad: bad.index)

@@ -1,34 +1,34 @@
 """One attempt of a training, from the run directory to the verdict."""
 
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from hpcjobs.evaluate.heldout import heldout_loss
+from hpcjobs.run.best import read_measurements, steps_of_best
 from hpcjobs.run.events import record_event
 from hpcjobs.run.experiment import Experiment
-from hpcjobs.run.files import read_json, write_json
+from hpcjobs.run.files import read_json, read_lines
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.notices import Notices
 from hpcjobs.run.schema import build
 from hpcjobs.run.verdict import Verdict
 from hpcjobs.train.checkpoint import restore
-from hpcjobs.train.engine import build_engine, compute_dtype
-from hpcjobs.train.export import export_result
+from hpcjobs.train.engine import build_engine
 from hpcjobs.train.finite import refuse_non_finite
+from hpcjobs.train.heartbeat import SILENT, Silent
 from hpcjobs.train.loop import Loop, run_loop
-from hpcjobs.train.method import apply_method
 from hpcjobs.train.metrics import write_metric
-from hpcjobs.train.mgm.model import build_model
+from hpcjobs.train.network import report_network, time_all_reduce
+from hpcjobs.train.outcome import write_outcome
 from hpcjobs.train.process import Process, seed_everything, start_process
+from hpcjobs.train.rhythm import Rhythm
 from hpcjobs.train.samples import Samples, batches, load_samples
+from hpcjobs.train.saver import Saver
 from hpcjobs.train.schedule import total_steps
+from hpcjobs.train.starting_model import starting_model
+from hpcjobs.train.startup import Startup
 from hpcjobs.train.stop import agree
-from hpcjobs.train.weights import load_weights
 
 
 @dataclass
@@ -43,19 +43,31 @@ class Session:
     loop: Loop
 
 
-def train(run: RunDir, attempt: int, stop: Notices) -> Verdict:
+def train(
+    run: RunDir,
+    attempt: int,
+    stop: Notices,
+    beats: Silent = SILENT,
+    startup: Startup | None = None,
+) -> Verdict:
     """Runs one attempt to its end.
 
     Raises:
         HpcjobsError: what a user can mend; the attempt would fail again.
     """
-    session = set_up(run, attempt, stop)
+    startup = startup or Startup()
+    session = set_up(run, attempt, stop, beats, startup)
     process, loop = session.process, session.loop
     if _is_finished(session):
         reason = f"all {loop.steps} steps, as an earlier attempt left them"
         return Verdict("done", reason, loop.saved_step, process.rank)
+    all_reduce_mib_s = time_all_reduce(process)
     if process.is_leader:
-        record_event(run, "training", attempt=attempt, steps=loop.steps, first=loop.progress.step)
+        report_network(run, attempt, all_reduce_mib_s, session.experiment.health.link_mib_s)
+        record_event(
+            run, "training", attempt=attempt, steps=loop.steps, first=loop.progress.step,
+            startup=startup.report(), all_reduce_mib_s=all_reduce_mib_s,
+        )  # fmt: skip
     if loop.progress.heldout_loss_before is None:
         before = measure(session, "before", loop.progress.step)
         loop.progress = replace(loop.progress, heldout_loss_before=before)
@@ -75,18 +87,43 @@ def _is_finished(session: Session) -> bool:
     return agree((finished,), session.process.device)[0]
 
 
-def set_up(run: RunDir, attempt: int, stop: Notices) -> Session:
+def set_up(
+    run: RunDir,
+    attempt: int,
+    stop: Notices,
+    beats: Silent = SILENT,
+    startup: Startup | None = None,
+) -> Session:
     """Joins the peers, reads data and model, and restores the newest checkpoint."""
-    experiment = build(Experiment, read_json(run.config))
-    process = start_process(experiment.parallel)
-    samples = load_samples(experiment, run, process)
+    startup = startup or Startup()
+    planned = build(Experiment, read_json(run.config))
+    beats.enter("load")
+    process = start_process(planned.parallel, watched=beats.watched)
+    startup.mark("rendezvous")
+    experiment = planned.on(process.world_size)
+    beats.enter("load")
+    samples = load_samples(experiment, run, process, beats.alive)
+    beats.enter("load")
+    startup.mark("data")
     steps = total_steps(experiment.train, samples.order.steps_per_epoch)
-    engine = build_engine(_model(experiment), experiment, steps)
+    model = starting_model(experiment, run, attempt, process)
+    beats.enter("load")
+    engine = build_engine(model, experiment, steps)
+    beats.enter("load")
+    startup.mark("model")
     seed_everything(experiment.train.seed, process.rank)
-    progress, problems = restore(engine, run.checkpoints, process)
+    progress, problems = restore(
+        engine, run.checkpoints, process, experiment.cluster.trusted, experiment.train.seed
+    )
+    startup.mark("load")
     if process.is_leader:
         for problem in problems:
             record_event(run, "checkpoint_rejected", attempt=attempt, reason=problem)
+    plan = experiment.train.checkpoint
+
+    def best(committed: Sequence[int]) -> list[int]:
+        return steps_of_best(committed, read_measurements(run.metrics), plan.keep_best)
+
     loop = Loop(
         experiment=experiment,
         run=run,
@@ -97,7 +134,9 @@ def set_up(run: RunDir, attempt: int, stop: Notices) -> Session:
         steps=steps,
         progress=progress,
         saved_step=progress.step or None,
-        saved_at=time.monotonic(),
+        saver=Saver(engine, run.checkpoints, attempt, process, plan.keep, best),
+        rhythm=Rhythm(experiment, read_lines(run.events)),
+        beats=beats,
     )
     return Session(experiment, run, process, samples, engine, loop)
 
@@ -107,7 +146,8 @@ def measure(session: Session, moment: str, step: int, shuffled: bool = False) ->
     items = session.samples.heldout
     if items is None:
         return None
-    process = session.process
+    process, beats = session.process, session.loop.beats
+    beats.enter("heldout")
     loss = heldout_loss(
         session.engine.module,
         items.with_shuffled_pictures() if shuffled else items,
@@ -115,6 +155,7 @@ def measure(session: Session, moment: str, step: int, shuffled: bool = False) ->
         session.samples.collate,
         session.experiment.parallel.micro_batch,
         process.device,
+        beats.alive,
     )
     what = "held-out loss with shuffled pictures" if shuffled else "held-out loss"
     refuse_non_finite(what, loss, step)
@@ -132,35 +173,20 @@ def finish(session: Session) -> None:
     progress = session.loop.progress
     after = measure(session, "after", progress.step)
     shuffled = measure(session, "after", progress.step, shuffled=True)
-    if not session.process.is_leader:
-        return
-    experiment = session.experiment
-    module: nn.Module = session.engine.module
-    export_result(module, experiment.model, experiment.method, session.run.result)
-    write_json(
-        session.run.result_file,
-        {
-            "steps": progress.step,
-            "samples": progress.samples,
-            "tokens": progress.tokens,
-            "heldout_loss_before": progress.heldout_loss_before,
-            "heldout_loss_after": after,
-            "heldout_loss_shuffled_pictures": shuffled,
-        },
+    session.loop.beats.enter("export")
+    figures = {
+        "steps": progress.step,
+        "samples": progress.samples,
+        "tokens": progress.tokens,
+        "heldout_loss_before": progress.heldout_loss_before,
+        "heldout_loss_after": after,
+        "heldout_loss_shuffled_pictures": shuffled,
+    }
+    write_outcome(
+        session.engine.module,
+        session.experiment,
+        session.run,
+        session.process,
+        session.loop.attempt,
+        figures,
     )
-
-
-def _model(experiment: Experiment) -> nn.Module:
-    """Builds the model: the same random values on every rank, then its weights and adapters."""
-    torch.manual_seed(experiment.train.seed)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(compute_dtype(experiment.train))
-    try:
-        model = build_model(experiment.model)
-        if experiment.model.weights == "pretrained":
-            load_weights(model, Path(experiment.model.path or ""))
-        if experiment.train.grad_checkpointing:
-            model.activation_checkpointing_enable()
-        return apply_method(model, experiment.method)
-    finally:
-        torch.set_default_dtype(default)

@@ -1,7 +1,8 @@
 """Reads a model's weights from safetensors files in MGM's own key names, strictly."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_DERIVED = (".embeddings.position_ids", ".rotary_emb.inv_freq")
+"""Buffers that older versions of transformers stored; they follow from the dimensions."""
 _SHOWN = 3
 
 
@@ -56,7 +59,13 @@ def check_model_dir(directory: Path) -> tuple[Path, ...]:
     raise InputError(f"{directory} holds neither {INDEX_NAME} nor {SINGLE_NAME}")
 
 
-def load_weights(model: nn.Module, directory: Path) -> None:
+def load_weights(
+    model: nn.Module,
+    directory: Path,
+    settle: Callable[[nn.Parameter], None] = lambda _: None,
+    *,
+    reads: bool = True,
+) -> None:
     """Overwrites every parameter of the model from the files in ``directory``.
 
     Values are converted to the parameters' dtype and copied tensor by tensor, so that no second
@@ -65,22 +74,26 @@ def load_weights(model: nn.Module, directory: Path) -> None:
     Args:
         model: a model of ``build_model``, before ``apply_method``, not on the meta device.
         directory: see ``check_model_dir``.
+        settle: called with every parameter once it is complete, in an order that is the same for
+            all ranks: ZeRO-3 divides it there.
+        reads: whether this process copies values; a rank that is sent them only checks headers.
 
     Raises:
         InputError: a file is broken; keys, shapes or types are not exactly the model's; or the
             file's head is another than its embedding. Nothing is overwritten where a header
             already tells.
     """
-    targets = model.state_dict()
+    targets = dict(model.named_parameters(remove_duplicate=False))
     stored = _read_headers(check_model_dir(directory))
     _check(targets, stored, directory)
     head = stored.pop(LM_HEAD, None)
-    with torch.no_grad():
-        for key, tensor in _tensors(stored):
-            targets[key].copy_(tensor)
-    if head is not None:  # read last, because the embedding may lie in any file
-        for _, tensor in _tensors({LM_HEAD: head}):
-            _check_tied(targets[EMBEDDING], tensor, directory)
+    for key, read in _readers(stored):
+        with torch.no_grad():
+            if reads:
+                targets[key].copy_(read())
+            if reads and head is not None and key == EMBEDDING:
+                _check_tied(targets[key], _read_one(head, LM_HEAD), directory)
+        settle(targets[key])
 
 
 def _indexed_files(directory: Path) -> tuple[Path, ...]:
@@ -108,12 +121,14 @@ def _read_headers(files: Iterable[Path]) -> dict[str, _Stored]:
             for key in handle.keys():  # noqa: SIM118 - it has keys() but is no mapping
                 if key in stored:
                     raise InputError(f"{key} is in both {stored[key].path.name} and {path.name}")
+                if key.endswith(_DERIVED):
+                    continue
                 part = handle.get_slice(key)
                 stored[key] = _Stored(path, tuple(part.get_shape()), part.get_dtype())
     return stored
 
 
-def _check(targets: dict[str, Tensor], stored: dict[str, _Stored], directory: Path) -> None:
+def _check(targets: Mapping[str, Tensor], stored: dict[str, _Stored], directory: Path) -> None:
     missing = [key for key in targets if key not in stored and key != LM_HEAD]
     unexpected = [key for key in stored if key not in targets]
     unfit = [_misfit(key, targets[key], stored[key]) for key in targets if key in stored]
@@ -142,12 +157,18 @@ def _misfit(key: str, target: Tensor, stored: _Stored) -> str:
     return ""
 
 
-def _tensors(stored: dict[str, _Stored]) -> Iterator[tuple[str, Tensor]]:
-    """Yields the tensors file by file, each read only when its turn comes."""
+def _readers(stored: Mapping[str, _Stored]) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Yields the keys file by file, each with what reads its tensor while its turn lasts."""
     for path in sorted({entry.path for entry in stored.values()}):
         with _open(path) as handle:
             for key in (key for key, entry in stored.items() if entry.path == path):
-                yield key, handle.get_tensor(key)
+                yield key, partial(handle.get_tensor, key)
+
+
+def _read_one(entry: _Stored, key: str) -> Tensor:
+    with _open(entry.path) as handle:
+        tensor: Tensor = handle.get_tensor(key)
+        return tensor
 
 
 def _check_tied(embedding: Tensor, head: Tensor, directory: Path) -> None:

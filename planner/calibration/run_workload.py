@@ -85,6 +85,7 @@ def _raw(config: Mapping[str, Any], shape: Shape, metric: str) -> dict[str, Any]
         "attention": "sdpa",
         "precision": train["precision"],
         "sharding": f"zero{parallel['zero_stage']}",
+        "offload": _offload(parallel),
         "gpus": world,
         "gpus_per_node": parallel["gpus_per_node"],
         "memory_metric": metric,
@@ -92,6 +93,13 @@ def _raw(config: Mapping[str, Any], shape: Shape, metric: str) -> dict[str, Any]
         "reduce_bucket": max(model["text"]["hidden"] ** 2, _SMALLEST_BUCKET),
         "workers": max(1, config["data"]["workers"]),
     }
+
+
+def _offload(parallel: Mapping[str, Any]) -> str:
+    """In the planner's words; a run of a version that knew no offload had none."""
+    if parallel.get("offload_params") == "cpu":
+        return "optimizer_params"
+    return "optimizer" if parallel.get("offload_optimizer") == "cpu" else "none"
 
 
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:

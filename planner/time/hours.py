@@ -19,6 +19,8 @@ from planner.workload import Workload
 _HOUR_S, _DAY_S, _GIGA = 3600.0, 86_400.0, 1e9
 # A one-sided 95 % bound of a normal, and of a Poisson count of some size.
 _P95 = 1.645
+LONGEST_INTERVAL_S = 1800.0
+"""Between checkpoints, as the training takes it where it chooses by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Reliability:
     queue_s: float = 0.0
     """Wait for cards, at the start and after every interruption."""
     checkpoint_interval_s: float | None = None
-    """Null is the interval that loses least."""
+    """Null is the interval that loses least, ``LONGEST_INTERVAL_S`` at most."""
     evaluations: int = 0
     evaluation_s: float = 0.0
     """Seconds of one evaluation."""
@@ -127,8 +129,8 @@ def _interval(losses: Losses, cluster: Reliability) -> Quantity:
     if cluster.checkpoint_interval_s is not None:
         return cluster.checkpoint_interval_s + 0.0 * losses.save_s
     rate = np.maximum(losses.ungraceful_per_s, 1e-12)
-    # Never more often than a save takes.
-    return np.maximum(daly_interval(losses.save_s, 1.0 / rate), np.maximum(losses.save_s, 1.0))
+    best_s = np.minimum(daly_interval(losses.save_s, 1.0 / rate), LONGEST_INTERVAL_S)
+    return np.maximum(best_s, np.maximum(losses.save_s, 1.0))  # not more often than a save takes
 
 
 def _each_s(interval: Quantity, losses: Losses) -> Quantity:

@@ -3,6 +3,8 @@
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
+bash "$(dirname "$0")/install-apptainer.sh" || echo "the container tests will be skipped"
+
 missing=()
 command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v sbatch >/dev/null || missing+=(slurm-wlm)
 command -v munged >/dev/null || missing+=(munge)

@@ -243,6 +243,25 @@ class SlurmCluster:
         """Start, stop, cut off or kill one node; the head of `node.sh` says what each means."""
         self._script("node.sh", action, name, timeout_s=30)
 
+    def stop_controller(self) -> None:
+        """Shut slurmctld down as for an upgrade: the jobs run on, and no command is answered."""
+        pid = int((self.directory / "run/slurmctld.pid").read_text())
+        self.run("scontrol", "shutdown", "slurmctld")
+        wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), 20, "slurmctld to be gone")
+
+    def controller_lives(self) -> bool:
+        """Whether the process of slurmctld is there; it may be too busy to answer."""
+        pid = (self.directory / "run/slurmctld.pid").read_text().strip()
+        return Path(f"/proc/{pid}/exe").exists()
+
+    def start_controller(self) -> None:
+        """Start slurmctld again from the state that it saved."""
+        path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+        self.run("slurmctld", "-f", self.directory / "etc/slurm.conf", env={"PATH": path})
+        wait_until(
+            lambda: self.run("scontrol", "ping", check=False).returncode == 0, 20, "slurmctld"
+        )
+
     def node_states(self) -> dict[str, str]:
         """The state of every node by its name, as sinfo says it (`idle`, `mixed`, `down*`)."""
         lines = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T").stdout.splitlines()

@@ -136,7 +136,9 @@ def test_a_plan_that_was_approved_is_taken_as_it_is(tmp_path):
         ([LORA, AUTO, H200, "parallel.micro_batch=3"], "the nearest that can are 126 and 129"),
         ([LORA, AUTO, H200, "parallel.micro_batch=two"], "parallel.micro_batch must be an integer"),
         ([LORA, AUTO, H200, "planner.deadline_hours=0.1"], "the deadline of 0.1 h cannot be met"),
-        ([LORA, AUTO, H200, "planner.offloads=[optimizer]"], "ZeRO 0 to 2 without offload"),
+        ([LORA, AUTO, H200, "planner.offloads=[disk]"], "planner.offloads[0] must be one of none"),
+        ([LORA, AUTO, H200, "parallel.offload_params=cpu", "parallel.offload_optimizer=none"],
+         "write parallel.offload_optimizer=cpu too"),
         ([LORA, AUTO, H200, "planner.objective=best"], "planner.objective must be one of"),
         ([LORA, AUTO, "cluster.gpu_type=b52"], "no card is called 'b52'"),
         ([LORA, AUTO, H200, "planner.prices=/nowhere.csv"], "cannot read the price table"),
@@ -152,9 +154,27 @@ def test_what_cannot_be_planned_is_one_line(words, said, tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_the_planner_stays_within_what_the_trainer_knows(tmp_path):
-    words = [LORA, AUTO, H200, "planner.shardings=[zero2,zero3]"]
-    assert composed(tmp_path, *words).experiment.parallel.zero_stage == 2
+@pytest.mark.parametrize(
+    ("words", "stage", "places"),
+    [
+        (["planner.shardings=[zero3]"], 3, ("none", "none")),
+        (["planner.shardings=[zero1,zero3]", "planner.offloads=[optimizer]"], 1, ("cpu", "none")),
+        (["planner.offloads=[optimizer_params]"], 3, ("cpu", "cpu")),
+        (["parallel.offload_params=cpu", "parallel.offload_optimizer=cpu"], 3, ("cpu", "cpu")),
+        (["parallel.zero_stage=2", "parallel.offload_optimizer=cpu"], 2, ("cpu", "none")),
+        ([], 0, ("none", "none")),
+    ],
+)  # fmt: skip
+def test_every_stage_and_offload_that_the_planner_chooses_is_submitted(
+    words, stage, places, tmp_path
+):
+    done = composed(tmp_path, LORA, AUTO, H200, "planner.max_gpus=1", *words)
+    parallel = done.experiment.parallel
+    assert parallel.zero_stage == stage
+    assert (parallel.offload_optimizer, parallel.offload_params) == places
+    assert done.plan.chosen.offload == parallel.offload
+    assert done.plan.config_hash == config_hash(plain(done.experiment))
+    assert ("in host memory" in done.note) == ("cpu" in places)
 
 
 def test_a_cpu_gets_one_process_and_a_line_that_says_so(tmp_path, monkeypatch):

@@ -187,8 +187,8 @@ def made(data, place, **changes):
     [
         ({"train.lr": 0.1}, "holds a run with train.lr=0.004, not 0.1; use another run_dir"),
         (
-            {"parallel.micro_batch": 4},
-            "holds a run with parallel.micro_batch=2, not 4; use another",
+            {"train.global_batch": 4},
+            "holds a run with train.global_batch=8, not 4; use another",
         ),
         ({"data.train": "heldout.json"}, "holds a run with data.train='train.json', not"),
     ],
@@ -200,7 +200,7 @@ def test_another_configuration_is_refused_by_the_key_that_differs(data, tmp_path
 
 @pytest.mark.parametrize(
     "changes", [{"train.checkpoint.keep": 1}, {"data.workers": 1}, {"data.bad_samples_max": 3},
-                {"train.log_every_steps": 2}, {"cluster.mem": "1G"}],
+                {"train.log_every_steps": 2}, {"cluster.mem": "1G"}, {"parallel.micro_batch": 4}],
 )  # fmt: skip
 def test_what_changes_no_figure_may_change_when_a_run_goes_on(data, tmp_path, changes):
     run = made(data, tmp_path)

@@ -28,7 +28,11 @@ def run(weird_tmp_path):
 
 
 def ended(kind):
-    return ("attempt_ended", {"action": {"kind": kind}})
+    return ("attempt_ended", {"decision": {"kind": kind}})
+
+
+HERE = ("attempt_started", {"job_id": None})
+ON_SLURM = ("attempt_started", {"job_id": "12"})
 
 
 @pytest.mark.parametrize(
@@ -36,11 +40,19 @@ def ended(kind):
     [
         ([], False),
         ([("submitted", {}), ("attempt_started", {})], False),
-        ([("attempt_started", {}), ended("exit")], True),
-        ([("attempt_started", {}), ended("requeue"), ("requeued", {})], False),
-        ([ended("requeue"), ("requeue_refused", {})], True),
-        ([ended("exit"), ("submitted", {})], False),
-        ([ended("requeue"), ("attempt_started", {}), ended("exit")], True),
+        ([ON_SLURM, ended("stop")], True),
+        ([ON_SLURM, ended("done")], True),
+        ([ON_SLURM, ended("restart")], False),
+        ([HERE, ended("restart")], False),
+        ([HERE, ended("later")], True),
+        ([ON_SLURM, ended("later")], False),  # Slurm itself may have requeued it
+        ([ON_SLURM, ended("later"), ("requeued", {})], False),
+        ([ON_SLURM, ended("later"), ("requeue_refused", {})], False),
+        ([ON_SLURM, ended("later"), ("requeue_refused", {}), ("follow_up", {})], False),
+        ([ON_SLURM, ended("later"), ("requeue_refused", {}), ("follow_up_refused", {})], True),
+        ([ON_SLURM, ended("later"), ("time_used_up", {})], True),
+        ([ON_SLURM, ended("stop"), ("submitted", {})], False),
+        ([ON_SLURM, ended("later"), ON_SLURM, ended("done")], True),
     ],
 )
 def test_a_run_has_ended_when_nothing_more_happens_by_itself(run, events, expected):
@@ -53,6 +65,14 @@ def printed(action):
     console = Console(file=io.StringIO(), width=200)
     action(console)
     return console.file.getvalue()
+
+
+def test_an_alarm_is_a_line_of_its_own_and_so_is_its_end(run):
+    record_event(run, "alarm", what="data_wait", subject="n1", text="slow [red]disk[/red]")
+    record_event(run, "alarm_cleared", what="data_wait", subject="n1", text="slow")
+    text = printed(lambda console: follow(run, console, lambda: True))
+    assert "alarm: slow [red]disk[/red]\n" in text
+    assert "over: slow\n" in text
 
 
 def test_progress_shows_steps_and_loss(run):

@@ -24,6 +24,8 @@ print(sorted({heavy} & set(sys.modules)), file=sys.stderr)
         ("submit", "submit", ["+experiment=mgm_lora", "dry_run=true"]),
         ("submit", "submit", ["--help"]),
         ("follow_command", "follow_command", ["--help"]),
+        ("container_command", "container", ["--help"]),
+        ("prefetch_command", "prefetch", ["--help"]),
     ],
 )
 def test_a_command_that_submits_nothing_loads_nothing_heavy(module, name, words, tmp_path):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from hpcjobs.login.job_environment import job_environment
 from hpcjobs.login.secrets import refuse_secrets
 from hpcjobs.run.errors import ConfigError
+from hpcjobs.run.job_environment import job_environment
 
 PLANTED = "s3cr3t-planted-value"
 

@@ -153,11 +153,11 @@ def test_a_dry_run_says_what_the_budget_would_refuse(place, planned):
     assert "would be refused" not in submit([*words, *RULES, "dry_run=true"], place).stderr
 
 
-@pytest.mark.parametrize("change", [{"sharding": "fsdp"}, {"sharding": "zero3"}, {"offload": "optimizer"}])  # fmt: skip
+@pytest.mark.parametrize("change", [{"sharding": "fsdp"}, {"loss": "no_upcast"}])
 def test_a_plan_that_the_trainer_cannot_run_is_refused(place, planned, change):
     words, _ = planned
     raw = json.loads((place / "plan.json").read_text())
     raw["chosen"] |= change
     (place / "plan.json").write_text(json.dumps(raw))
     answer = submit([*words, "parallel=auto", RULES[2], "dry_run=true"], place)
-    refused(answer, "the trainer runs ZeRO 0 to 2 without offload")
+    refused(answer, "the trainer runs ZeRO 0 to 3 with the loss in fp32")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -43,8 +44,30 @@ def test_a_run_of_a_dead_job_is_taken_over(tmp_path):
 def test_a_requeued_job_finds_itself(tmp_path):
     run = RunDir(tmp_path)
     take(run, Holder("n1", 1, "1", "7"), known(None))
-    take(run, Holder("n2", 9, "9", "7"), known(None))
+    take(run, Holder("n2", 9, "9", "7", restarts=1), known(None))
     assert current_holder(run).host == "n2"
+
+
+def test_an_earlier_run_of_the_same_job_does_not_get_it_back(tmp_path):
+    """Its node was lost to Slurm and lives: the job runs elsewhere since."""
+    run, later = RunDir(tmp_path), Holder("n2", 9, "9", "7", restarts=1)
+    take(run, later, known(None))
+    with pytest.raises(RunHeldError, match="started again since"):
+        take(run, Holder("n1", 1, "1", "7"), known(False))
+    assert current_holder(run) == later
+
+
+def test_two_brokers_in_one_allocation_are_told_apart_by_their_processes(tmp_path):
+    run = RunDir(tmp_path)
+    first = this_process("7")
+    take(run, first, known(None))
+    with pytest.raises(RunHeldError, match="is held by Slurm job 7"):
+        take(run, replace(first, pid=first.pid + 1), known(False))
+    gone = replace(first, started="0")
+    release(run, first)
+    take(run, gone, known(None))
+    take(run, first, known(True))
+    assert current_holder(run) == first
 
 
 def test_giving_back_leaves_a_successor_alone(tmp_path):
@@ -66,6 +89,21 @@ def test_a_process_is_alive_until_it_is_gone_and_a_reused_pid_is_not_it():
 
 def test_a_process_of_another_machine_is_unknown():
     assert local_alive(Holder("elsewhere", 1, "1")) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "alive"),
+    [
+        ({}, True),
+        ({"boot": "an earlier one"}, False),  # the pid and its start time may be the same again
+        ({"boot": ""}, True),
+        ({"pid_namespace": "pid:[1]"}, None),  # a container with this machine's name
+        ({"pid_namespace": "", "started": "0"}, False),
+        ({"host": "elsewhere", "boot": "an earlier one"}, None),
+    ],
+)
+def test_a_holder_is_gone_only_on_proof(changes, alive):
+    assert local_alive(replace(this_process(None), **changes)) is alive
 
 
 def process_ticks(pid):

@@ -49,7 +49,7 @@ def submit_run(slurm, data, run, **changes):
     return re.search(r"Slurm job (\d+)", answer.stdout).group(1)
 
 
-def wait_for_verdict(run, attempt, timeout_s=120):
+def wait_for_verdict(run, attempt, timeout_s=300):
     path = run.attempt(attempt).verdict
     wait_until(path.exists, f"the verdict of attempt {attempt} of {run.path}", timeout_s)
     return read_json(path)
@@ -62,7 +62,7 @@ def wait_for_steps(run, steps, attempt=1):
             for step, line in trained_steps(run).items()
         )
 
-    wait_until(reached, f"step {steps} of attempt {attempt} in {run.path}", 90)
+    wait_until(reached, f"step {steps} of attempt {attempt} in {run.path}", 240)
 
 
 def events(run, kind):
@@ -165,6 +165,11 @@ def test_a_run_that_is_queued_or_running_is_not_submitted_twice(slurm, data, tmp
     assert second.returncode == 5
     assert f"Slurm job {job_id}" in second.stderr
     slurm.run("scancel", job_id)
+    by_hand = slurm.submit("--hold", run.script)
+    third = submit(words(data, run), tmp_path, env=slurm.env)
+    assert third.returncode == 5
+    assert f"Slurm job {by_hand}" in third.stderr
+    slurm.run("scancel", by_hand)
 
 
 @pytest.mark.parametrize(

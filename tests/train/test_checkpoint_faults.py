@@ -121,7 +121,7 @@ def broken_copies(place, data, whole):
     manifest = step_dir(runs["other world"].checkpoints, 4) / MANIFEST
     write_json(manifest, read_json(manifest) | {"world_size": 4})
     runs["other stage"] = copy("other stage")
-    change_config(runs["other stage"], "parallel", "zero_stage", 1)
+    change_config(runs["other stage"], "parallel", "zero_stage", 0)
     runs["finished"] = copy("finished", cut=False)
     plan = {"train.lr": 1e30, "train.checkpoint.every_steps": 1}
     runs["diverged"] = prepare(words(data, place / "diverged", **plan), place / "diverged")
@@ -182,15 +182,14 @@ def test_a_broken_checkpoint_does_not_drive_the_intact_ones_out(went_on):
     [
         ("all broken", "no checkpoint is intact: "),
         ("gone", "held checkpoints, and they are gone"),
-        ("other world", "is of world size 4 and ZeRO stage 2, this job of 1 and 2"),
-        ("other stage", "is of world size 1 and ZeRO stage 2, this job of 1 and 1"),
+        ("other world", "holds no zero_pp_rank_1_mp_rank_00_optim_states.pt"),
+        ("other stage", "is of ZeRO stage 2, this job of stage 0"),
     ],
 )
 def test_a_run_that_cannot_go_on_never_starts_afresh_silently(went_on, whole, name, said):
     run, verdict = went_on[name]
     assert verdict.status == "never"
     assert said in verdict.reason
-    assert "start anew with another run_dir" in verdict.reason or "the same shape" in verdict.reason
     assert run.metrics.read_bytes() == whole.metrics.read_bytes()
     assert not run.result.exists()
 
@@ -287,14 +286,14 @@ def train_until_the_disk_is_full(data, disk, leave_bytes):
     process = subprocess.Popen(
         command(mine), cwd=disk.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    wait_until(lambda: committed_steps(run.checkpoints) == [20], "the first checkpoint")
+    wait_until(lambda: committed_steps(run.checkpoints) == [20], "the first checkpoint", 200)
     fill(disk, leave_bytes)
     _, error = process.communicate(timeout=90)
     assert process.returncode == 6
     assert len(error.splitlines()) == 1
     assert committed_steps(run.checkpoints) == [20]
     verify(step_dir(run.checkpoints, 20))
-    assert not list(run.checkpoints.glob("*.partial"))
+    assert not list(run.checkpoints.glob("attempt-*/step-*"))
     assert current_holder(run) is None
     return run, mine, error
 

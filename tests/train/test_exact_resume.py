@@ -14,7 +14,11 @@ from tiny import tiny_words, write_tiny_data
 from hpcjobs.run.files import read_json, read_lines
 from hpcjobs.run.layout import RunDir
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 STEPS = 60
+PATIENCE_S = 400
+"""For one training: ten times what it takes on an idle machine."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,8 @@ def leader_pid(run, attempt, rank):
             env = (proc / "environ").read_text(errors="replace").split("\0")
         except OSError:
             continue
-        if "hpcjobs.train" in argv and str(run.path) in argv and f"RANK={rank}" in env:
+        is_attempt = argv[-5:-1] == ["--run", str(run.path), "--attempt", str(attempt)]
+        if is_attempt and f"RANK={rank}" in env:
             return int(proc.name)
     raise AssertionError(f"no process of rank {rank}")
 
@@ -50,41 +55,46 @@ def undisturbed(data, tmp_path_factory):
         if key not in runs:
             place = tmp_path_factory.mktemp("undisturbed")
             runs[key] = RunDir(place / "run")
-            answer = submit(words(data, runs[key].path, **changes), place)
+            answer = submit(words(data, runs[key].path, **changes), place, timeout_s=PATIENCE_S)
             assert answer.returncode == 0, answer.stderr
         return runs[key]
 
     return train
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (2, "bf16")]
+    ("stage", "precision", "offload"),
+    [
+        (0, "fp32", ()),
+        (1, "fp32", ()),
+        (2, "fp32", ()),
+        (2, "bf16", ("optimizer",)),
+        (3, "bf16", ()),
+        (3, "fp32", ("optimizer", "params")),
+    ],
 )
-def test_a_run_that_was_asked_to_stop_goes_on_bit_equal(
-    data, undisturbed, tmp_path, stage, precision
+def test_a_run_whose_processes_were_told_to_stop_goes_on_bit_equal(
+    data, undisturbed, tmp_path, stage, precision, offload
 ):
     changes = {"parallel": f"zero{stage}", "parallel.gpus_per_node": 2, "parallel.device": "cpu",
-               "parallel.micro_batch": 2, "train.precision": precision}  # fmt: skip
+               "parallel.micro_batch": 2, "train.precision": precision,
+               **{f"parallel.offload_{what}": "cpu" for what in offload}}  # fmt: skip
     expected = undisturbed(**changes)
     run = RunDir(tmp_path / "stopped")
     first = start(words(data, run.path, **changes), tmp_path)
-    wait_until(lambda: len(trained_steps(run)) >= 7, "seven steps")
+    wait_until(lambda: len(trained_steps(run)) >= 7, "seven steps", PATIENCE_S)
     os.kill(leader_pid(run, 1, rank=1), signal.SIGTERM)
-    said, _ = first.communicate(timeout=60)
+    said, _ = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 0, said
     stopped_at = read_json(run.attempt(1).verdict)["step"]
     assert 7 <= stopped_at < STEPS
-    assert "Go on with:" in said
-    again = submit(words(data, run.path, **changes), tmp_path)
-    assert again.returncode == 0, again.stderr
+    assert read_json(run.attempt(1).verdict)["cause"] == "interrupted"
     assert run.attempt_numbers() == [1, 2]
     starts = [event["first"] for event in read_lines(run.events) if event["kind"] == "training"]
     assert starts == [0, stopped_at]
     assert_equal_runs(expected, run)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_run_whose_process_was_killed_goes_on_bit_equal_from_the_last_save(
     data, undisturbed, tmp_path, rank
@@ -94,10 +104,11 @@ def test_a_run_whose_process_was_killed_goes_on_bit_equal_from_the_last_save(
     expected = undisturbed(**changes)
     run = RunDir(tmp_path / "killed")
     first = start(words(data, run.path, **changes), tmp_path)
-    wait_until(lambda: len(trained_steps(run)) >= 14, "fourteen steps")
+    wait_until(lambda: len(trained_steps(run)) >= 14, "fourteen steps", PATIENCE_S)
     os.kill(leader_pid(run, 1, rank), signal.SIGKILL)
-    said, _ = first.communicate(timeout=90)
-    assert first.returncode == 6, said
-    assert f"rank {rank} was killed by signal 9" in said
-    assert submit(words(data, run.path, **changes), tmp_path).returncode == 0
+    said, _ = first.communicate(timeout=PATIENCE_S)
+    assert first.returncode == 0, said
+    assert "was killed by signal 9" in read_json(run.attempt(1).verdict)["reason"]
+    assert read_json(run.attempt(1).verdict)["rank"] == rank
+    assert run.attempt_numbers() == [1, 2]
     assert_equal_runs(expected, run)

@@ -1,14 +1,16 @@
-"""Which of the submitting shell's variables a job starts with.
+"""Which variables a job starts with: of the submitting shell, or of the job that it follows.
 
 Slurm stores the environment of a submission, and ``SBATCH_*`` variables override the script:
-so only what a job needs goes along. ``--export=NIL`` would do it too, but Slurm 22.05 takes it
-for the name of a variable, and every value but ALL makes the node run a login shell first.
+so only what a job needs goes along. A job that submits its successor would hand it its own
+``SLURM_*`` too, such as a restart count. ``--export=NIL`` would do it as well, but Slurm 22.05
+takes it for the name of a variable, and every value but ALL makes the node run a login shell
+first.
 """
 
-import os
+from __future__ import annotations
+
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 # The base system's words, the module system's (for ``cluster.setup``), and where Slurm lies.
 _KEPT = re.compile(
@@ -24,16 +26,3 @@ def job_environment(environment: Mapping[str, str]) -> dict[str, str]:
     {'PATH': '/bin'}
     """
     return {name: value for name, value in environment.items() if _KEPT.fullmatch(name)}
-
-
-@contextmanager
-def only_variables(wanted: Mapping[str, str]) -> Iterator[None]:
-    """Replaces this process's environment while ``sbatch`` is called."""
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
