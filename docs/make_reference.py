@@ -23,7 +23,7 @@ from typing import Any, Literal
 from hpcjobs.login.assets import asset_dir
 from hpcjobs.login.compose import Request, compose_experiment, group_choices
 from hpcjobs.login.door import EXIT_INTERRUPTED
-from hpcjobs.node import decide
+from hpcjobs.node import broker
 from hpcjobs.run.cluster_config import OWN_OPTIONS
 from hpcjobs.run.errors import HpcjobsError
 from hpcjobs.run.experiment import Experiment
@@ -34,7 +34,7 @@ from hpcjobs.run.verdict import Verdict
 PAGE = Path(__file__).with_name("reference.md")
 GROUPS = (
     *("experiment", "model", "data", "method", "parallel", "train", "cluster", "container"),
-    *("planner", "budget"),
+    *("health", "watch", "planner", "budget"),
 )
 HEAD = """\
 # Reference
@@ -94,6 +94,8 @@ def _groups() -> Iterator[str]:
     comments = _comments()
     choices = ", ".join(f"`{name}`" for name in group_choices("experiment"))
     yield f"Experiments (`+experiment=NAME`): {choices}.\n"
+    rhythms = ", ".join(f"`{name}`" for name in group_choices("checkpoint"))
+    yield f"When to save (`+checkpoint=NAME`): {rhythms}.\n"
     keys = [*_keys(Experiment, "", comments), *_keys(Request, "", comments)]
     plain_keys = [key for key in keys if "." not in key.path]
     yield _table("### Top level", plain_keys, shipped)
@@ -286,9 +288,9 @@ def _command_exits() -> str:
 
 
 def _job_exits() -> str:
-    said = _strings_under(ast.parse(inspect.getsource(decide)).body)
+    said = _strings_under(ast.parse(inspect.getsource(broker)).body)
     rows = [("code", "verdict", "meaning")]
-    for name, code in vars(decide).items():
+    for name, code in vars(broker).items():
         status = name.removeprefix("EXIT_").lower()
         if name.startswith("EXIT_"):
             meaning = said.get(name) or _statuses()[status]
