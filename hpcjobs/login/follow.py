@@ -1,7 +1,6 @@
 """Follows a run by what it writes: a progress bar, and the result at the end."""
 
 import shlex
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +13,13 @@ from rich.text import Text
 
 from hpcjobs.login.override_word import override_word
 from hpcjobs.run.errors import TrainingFailedError
-from hpcjobs.run.files import Tail, read_json
+from hpcjobs.run.files import Tail, has_no_room, read_json
 from hpcjobs.run.layout import RunDir
 from hpcjobs.run.verdict import Verdict, read_verdict
 
 POLL_S = 0.5
 _LOG_LINES = 15
 _ALARMS = {"alarm": ("alarm", "yellow"), "alarm_cleared": ("over", "dim")}
-_ROOM_BYTES = 1 << 16
 _TOLD_BY_LOGS = ("crash", "hang", "unknown")
 
 
@@ -194,4 +192,4 @@ def _broker_log(run: RunDir) -> Path | None:
 
 def _full_disk(run: RunDir) -> str:
     """A verdict that is missing may have found no room."""
-    return ": its disk is full" if shutil.disk_usage(run.path).free < _ROOM_BYTES else ""
+    return ": its disk is full" if has_no_room(run.path) else ""

@@ -18,7 +18,7 @@ from hpcjobs.node.health_exclude import nodes_to_exclude
 from hpcjobs.node.history import Start, read_history, start_of, write_start
 from hpcjobs.node.job import Allocation, read_allocation
 from hpcjobs.node.pyxis import agent_step
-from hpcjobs.node.retry import AttemptEnd, Decision, Limits, decide
+from hpcjobs.node.retry import FAILURES, AttemptEnd, Decision, Limits, decide
 from hpcjobs.node.slurm import JobView
 from hpcjobs.node.step import Step, StepEnd, is_announced
 from hpcjobs.run.conclude import conclude
@@ -26,7 +26,7 @@ from hpcjobs.run.elastic import fitted
 from hpcjobs.run.errors import InputError, RunHeldError
 from hpcjobs.run.events import record_event
 from hpcjobs.run.fence import close_fence, open_fence
-from hpcjobs.run.files import read_json
+from hpcjobs.run.files import has_no_room, read_json
 from hpcjobs.run.holder import Holder, current_holder, local_alive, release, take, this_process
 from hpcjobs.run.launch import Launch, read_launch
 from hpcjobs.run.layout import RunDir
@@ -214,6 +214,8 @@ class Broker:
         if end.forced and verdict.status not in ("done", "never", "checkpointed"):
             reason = "the lead time was used up before a save was committed"
             return Verdict("checkpointed", reason)
+        if verdict.cause in FAILURES and has_no_room(self._run.path):
+            return _full_disk(self._run, verdict)
         return verdict
 
     def _decide(self, number: int, start: Start, verdict: Verdict, end: StepEnd | None) -> Decision:
@@ -300,6 +302,15 @@ class Broker:
             raise RunHeldError(
                 f"{self._run.path} was taken over by {who}: this job goes no further"
             )
+
+
+def _full_disk(run: RunDir, verdict: Verdict) -> Verdict:
+    """Says what a process could not write down any more."""
+    reason = (
+        f"the disk of {run.path} is full ({verdict.reason}): free space and submit the run again, "
+        f"it goes on from its last checkpoint"
+    )
+    return replace(verdict, status="never", reason=reason, cause="storage_full")
 
 
 def _final(verdict: Verdict, decision: Decision) -> Verdict:

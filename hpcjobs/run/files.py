@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hpcjobs.run.errors import InputError
 PRIVATE_FILE = 0o600
 PRIVATE_DIR = 0o700
 _CHUNK_BYTES = 1 << 20
+_ROOM_BYTES = 1 << 16
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,6 +103,11 @@ def make_private_dir(path: Path) -> None:
     """Creates ``path`` and missing parents, mode 0700 whatever the umask says."""
     path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
     path.chmod(PRIVATE_DIR)
+
+
+def has_no_room(path: Path) -> bool:
+    """Whether the file system of a path is as good as full: even a small file may not fit."""
+    return shutil.disk_usage(path).free < _ROOM_BYTES
 
 
 def sync(path: Path) -> None:
