@@ -33,7 +33,7 @@ def planned():
         place = Path(name)
         (place / "data").mkdir()
         write_tiny_data(place / "data")
-        words = [*tiny_words(place / "data"), CARD]
+        words = [*tiny_words(place / "data"), CARD, f"cluster.trusted=[{APPROVER}]"]
         command = [*words, "planner.keep_layout=true", "plan=plan.json"]
         made = planner(place, *command)
         assert made.returncode == 0, made.stderr
